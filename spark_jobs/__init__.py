@@ -1,0 +1,1 @@
+"""The night: click lake, features, training sets, retraining, publication."""

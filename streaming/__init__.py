@@ -1,0 +1,1 @@
+"""The day: clicks become augmented vectors, augmented vectors become item vectors."""

@@ -1,0 +1,1 @@
+"""Learn: features, towers, augmented vectors, losses, trainer, evaluation, the model bundle."""

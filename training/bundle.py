@@ -1,0 +1,192 @@
+"""The model bundle: one immutable directory per trained model, and the shelf of bundles with its ``current`` link.
+
+A bundle is all that the day needs: the weights, what each tower reads, and the state of every query and item at the
+cut: the click up to which the night saw. Vectors of different bundles are not comparable, so every vector that leaves
+a process carries its bundle's version.
+"""
+
+import json
+import os
+import shutil
+from dataclasses import dataclass, fields
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import BaseModel
+from safetensors.numpy import load_file, save_file
+from safetensors.torch import load_model, save_model
+
+from training.dat import DAT, DATConfig
+from training.features import InputSpec, Profile
+
+Array = np.ndarray
+
+
+class BundleError(RuntimeError):
+    """A bundle is missing, damaged, or not of the kind asked for. The message says which and what to do."""
+
+
+class Manifest(BaseModel):
+    """What a bundle says of itself."""
+
+    version: str
+    dataset: str
+    created: datetime
+    window: tuple[datetime, datetime]
+    """Event times of the training clicks: from, up to (exclusive). The second is the cut."""
+    offsets: dict[int, int]
+    """The cut in Kafka: for each partition of ``clicks``, the first offset that the night has not seen."""
+    config: DATConfig
+    query: InputSpec
+    item: InputSpec
+    services: dict[str, dict[str, str]]
+    """Feature service → {feature: type}: exactly what each tower was trained to read."""
+    metrics: dict[str, float]
+    lineage: dict[str, str]
+
+    @property
+    def cut_ms(self) -> int:
+        return int(self.window[1].timestamp() * 1000)
+
+
+@dataclass(frozen=True)
+class SideTable:
+    """The state of one side's n ids at the cut. Row r has row r+1 of the tower's id embedding.
+
+    ids: n strings · codes, numbers, times: the :class:`Profile` · a: [n, M, d] augmented vectors · folded: [n] clicks
+    folded into them · clicks: [n] clicks ever · counters: [n, H] as of last_click · last_click: [n] ms (0 = never) ·
+    history: [n, L] rows of the item table, a ring in which the k-th click ever is at k mod L (queries; −1 = empty) ·
+    vectors: [n, d] the tower's output at the cut.
+    """
+
+    ids: list[str]
+    codes: Array
+    numbers: Array
+    times: Array
+    a: Array
+    folded: Array
+    clicks: Array
+    counters: Array
+    last_click: Array
+    history: Array
+    vectors: Array
+
+    @property
+    def profile(self) -> Profile:
+        return Profile(self.codes, self.numbers, self.times)
+
+    def save(self, folder: Path, side: str) -> None:
+        arrays = {f.name: np.ascontiguousarray(getattr(self, f.name)) for f in fields(self) if f.name != "ids"}
+        save_file(arrays, folder / f"{side}.safetensors")
+        pq.write_table(pa.table({"id": pa.array(self.ids, pa.string())}), folder / f"{side}_ids.parquet")
+
+    @classmethod
+    def load(cls, folder: Path, side: str) -> "SideTable":
+        ids = pq.read_table(folder / f"{side}_ids.parquet")["id"].to_pylist()
+        return cls(ids=ids, **load_file(folder / f"{side}.safetensors"))
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A trained model with its state at the cut."""
+
+    manifest: Manifest
+    model: DAT
+    queries: SideTable
+    items: SideTable
+
+    @property
+    def version(self) -> str:
+        return self.manifest.version
+
+    def save(self, folder: Path) -> None:
+        """Write every file; the manifest comes last, so a directory with a manifest is whole."""
+        folder.mkdir(parents=True)
+        save_model(self.model, str(folder / "weights.safetensors"))
+        self.queries.save(folder, "query")
+        self.items.save(folder, "item")
+        (folder / "manifest.json").write_text(self.manifest.model_dump_json(indent=2))
+
+    @classmethod
+    def load(cls, folder: Path) -> "Bundle":
+        """Read a bundle.
+
+        Raises:
+            BundleError: a file is missing or does not fit the others.
+        """
+        try:
+            manifest = Manifest.model_validate_json((folder / "manifest.json").read_text())
+            queries, items = SideTable.load(folder, "query"), SideTable.load(folder, "item")
+            model = DAT(len(queries.ids), len(items.ids), manifest.query, manifest.item, manifest.config)
+            load_model(model, str(folder / "weights.safetensors"))
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+            raise BundleError(f"{folder} is not a usable bundle: {error}") from error
+        model.eval()
+        return cls(manifest, model, queries, items)
+
+
+class Shelf:
+    """The published bundles of a home folder, newest last, and which one is in service."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def versions(self) -> list[str]:
+        """Published versions in order of their creation."""
+        found = [path.parent for path in self.folder.glob("*/manifest.json") if not path.parent.name.startswith(".")]
+        created = {path.name: json.loads((path / "manifest.json").read_text())["created"] for path in found}
+        return sorted(created, key=lambda name: (created[name], name))
+
+    def current(self) -> str | None:
+        link = self.folder / "current"
+        return os.readlink(link) if link.is_symlink() else None
+
+    def load(self, version: str | None = None) -> Bundle:
+        """The given bundle, or the one in service.
+
+        Raises:
+            BundleError: there is none.
+        """
+        version = version or self.current()
+        if version is None:
+            raise BundleError(f"no bundle is published in {self.folder}; run the nightly job first: dat nightly")
+        return Bundle.load(self.folder / version)
+
+    def publish(self, bundle: Bundle) -> Path:
+        """Write beside, rename into place, then point ``current`` at it; each step is atomic."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        final = self.folder / bundle.version
+        if not final.exists():
+            staging = self.folder / f".{bundle.version}.{os.getpid()}"
+            shutil.rmtree(staging, ignore_errors=True)
+            try:
+                bundle.save(staging)
+                staging.rename(final)
+            finally:
+                shutil.rmtree(staging, ignore_errors=True)
+        self.promote(bundle.version)
+        return final
+
+    def promote(self, version: str) -> None:
+        """Put a published version into service: also how one rolls back."""
+        if not (self.folder / version / "manifest.json").is_file():
+            raise BundleError(f"no bundle {version} in {self.folder}; there are: {', '.join(self.versions()) or 'none'}")
+        link = self.folder / f".current.{os.getpid()}"
+        link.unlink(missing_ok=True)
+        link.symlink_to(version)
+        link.rename(self.folder / "current")
+
+    def prune(self, keep: int) -> list[str]:
+        """Delete all but the newest ``keep`` versions and the one in service; returns what went."""
+        current = self.current()
+        old = [version for version in self.versions()[:-keep] if version != current]
+        for version in old:
+            shutil.rmtree(self.folder / version)
+        return old
+
+
+def now() -> datetime:
+    return datetime.now(UTC)

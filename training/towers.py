@@ -1,0 +1,58 @@
+"""The two towers (paper, section 2.2, eq. 1): embeddings, augmented vector, fully connected layers, L2 norm."""
+
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+from torch import Tensor, nn
+
+from training.features import InputSpec
+
+
+class TowerConfig(BaseModel):
+    """Sizes and head of a tower; the defaults are the paper's, but for the head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    embedding_dim: int = Field(default=32, ge=1)
+    hidden: tuple[int, ...] = (256, 128)
+    output_dim: int = Field(default=32, ge=1)
+    head: Literal["linear", "relu"] = "linear"
+    """``relu`` is eq. 1 to the letter. It leaves non-negative vectors, whose scores cannot fall below 1/2: it collapses."""
+
+
+class Tower(nn.Module):
+    """Maps one side's inputs to its representation p on the unit sphere.
+
+    Args:
+        ids: How many ids have an embedding of their own; row 0 is shared by all others.
+        spec: The side's features.
+        augmented_dim: M · d, the width of the augmented vector (0: a plain two-tower model).
+    """
+
+    def __init__(self, ids: int, spec: InputSpec, augmented_dim: int, config: TowerConfig):
+        super().__init__()
+        self.slots = [field.slots for field in spec.categories]
+        width = config.embedding_dim
+        self.ids = nn.Embedding(ids + 1, width, sparse=True)
+        self.features = nn.Embedding(spec.codes, width, padding_idx=0, sparse=True)
+        for table in (self.ids, self.features):
+            nn.init.normal_(table.weight, std=0.1)
+        nn.init.zeros_(self.features.weight[0].detach())
+        sizes = [width * (1 + len(self.slots)) + spec.dense_width + augmented_dim, *config.hidden, config.output_dim]
+        layers: list[nn.Module] = []
+        for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+            layers += [nn.Linear(wide, narrow), nn.ReLU()]
+        self.layers = nn.Sequential(*(layers if config.head == "relu" else layers[:-1]))
+
+    def forward(self, rows: Tensor, codes: Tensor, dense: Tensor, augmented: Tensor) -> Tensor:
+        """rows [N], codes [N, C], dense [N, K], augmented [N, M·d] → p [N, output_dim], unit length."""
+        parts = [self.ids(rows)]
+        for field in torch.split(codes, self.slots, dim=1) if self.slots else ():
+            embedded = self.features(field)
+            if field.shape[1] == 1:
+                parts.append(embedded[:, 0])
+            else:
+                filled = (field > 0).sum(1, keepdim=True).clamp(min=1)
+                parts.append(embedded.sum(1) / filled)
+        z = torch.cat([*parts, dense, augmented], dim=1)
+        return nn.functional.normalize(self.layers(z), dim=1)
