@@ -1,8 +1,8 @@
 """The Feast definitions, made from a dataset card.
 
-Three views a side: ``profile`` (the night owns it: Spark writes, ``materialize`` loads), ``activity`` and ``augmented``
-(the stream owns them online; Spark and the bundle write their history offline). A feature service per tower lists
-exactly what that tower reads.
+Views of a side: ``profile`` (the night owns it: Spark writes, ``materialize`` loads), ``activity`` and ``augmented`` (the
+stream owns them online; the night writes their history offline). Queries have a fourth, ``history``, which no tower
+reads: the items to leave out of an answer. A feature service per tower lists exactly what that tower reads.
 """
 
 from dataclasses import dataclass
@@ -36,11 +36,12 @@ def view_fields(side_name: str, side: Side) -> dict[str, list[Field]]:
         Field(name="folded", dtype=Int64, description="clicks folded into a"),
         Field(name="bundle", dtype=String, description="the bundle in whose vector space a lies"),
     ]
-    if side_name == "query":
-        activity.append(Field(name="history", dtype=Array(String), description="latest items, newest last"))
     profile = [Field(name=name, dtype=_TYPES[field.kind]) for name, field in side.features.items()]
     profile.append(Field(name="known", dtype=Int64, description="1: the catalogue has this id"))
-    return {"profile": profile, "activity": activity, "augmented": augmented}
+    views = {"profile": profile, "activity": activity, "augmented": augmented}
+    if side_name == "query":
+        views["history"] = [Field(name="history", dtype=Array(String), description="latest items, newest last")]
+    return views
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ def define(card: DatasetCard, offline: Path) -> Definitions:
             name = f"{side_name}_{short}"
             batch = FileSource(
                 name=f"{name}_history",
-                path=str(offline / name),
+                path=str(offline / name / "*" / "*.parquet"),
                 timestamp_field="event_timestamp",
                 created_timestamp_column="created_timestamp",
             )
