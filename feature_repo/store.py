@@ -3,9 +3,12 @@
 import os
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import yaml
-from feast import FeatureStore
+from feast import FeatureStore, FeatureView
 from feast.repo_config import RepoConfig
+from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.card import DatasetCard
 from feature_repo.views import define
@@ -31,10 +34,26 @@ def open_store(home: Path, redis: str | None = None) -> FeatureStore:
     return FeatureStore(config=RepoConfig(**config, repo_path=feast_home))
 
 
+def history_schema(view: FeatureView) -> pa.Schema:
+    """The Arrow schema of a view's offline history: key, features, and Feast's two timestamps."""
+    fields = [(column.name, feast_value_type_to_pa(column.dtype.to_value_type())) for column in view.schema]
+    stamp = pa.timestamp("us", tz="UTC")
+    return pa.schema([*fields, ("event_timestamp", stamp), ("created_timestamp", stamp)])
+
+
 def register(store: FeatureStore, card: DatasetCard, home: Path) -> None:
     """Register the card's definitions: once, at deployment. The file registry is not safe for several writers."""
     offline = home.absolute() / "offline"
     definitions = define(card, offline)
-    for name in definitions.views:
-        (offline / name).mkdir(parents=True, exist_ok=True)
+    for name, view in definitions.views.items():
+        # A view without history should read as empty; without any file the join would fail.
+        empty = offline / name / "_empty" / "schema.parquet"
+        empty.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(history_schema(view).empty_table(), empty)
     store.apply(definitions.objects)
+
+
+def service_fields(store: FeatureStore, name: str) -> dict[str, str]:
+    """A registered feature service as ``{view__feature: type}``: exactly what a tower reads."""
+    projections = store.get_feature_service(name).feature_view_projections
+    return {f"{view.name}__{field.name}": str(field.dtype) for view in projections for field in view.features}
