@@ -4,10 +4,12 @@ import os
 from pathlib import Path
 
 from feature_repo.card import load_card
+from feature_repo.store import write_empty_history
 from feature_repo.views import define
 
 _home = Path(os.environ.get("DAT_HOME", Path(__file__).parents[1] / ".dat")).absolute()
 _defined = define(load_card(os.environ.get("DAT_DATASET", "movielens-100k")), _home / "offline")
+write_empty_history(_defined, _home / "offline")
 
 query, item = _defined.entities["query"], _defined.entities["item"]
 query_profile, item_profile = _defined.views["query_profile"], _defined.views["item_profile"]

@@ -11,7 +11,7 @@ from feast.repo_config import RepoConfig
 from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.card import DatasetCard
-from feature_repo.views import define
+from feature_repo.views import Definitions, define
 
 _YAML = Path(__file__).parent / "feature_store.yaml"
 
@@ -24,14 +24,14 @@ def open_store(home: Path, redis: str | None = None) -> FeatureStore:
         redis: ``host:port`` (or Feast's longer connection string) of the Redis that answers online instead of SQLite.
     """
     config = yaml.safe_load(_YAML.read_text())
-    feast_home = home.absolute() / "feast"
-    feast_home.mkdir(parents=True, exist_ok=True)
-    config["registry"]["path"] = str(feast_home / "registry.db")
-    config["online_store"]["path"] = str(feast_home / "online.db")
+    home = home.absolute()
+    home.mkdir(parents=True, exist_ok=True)
+    config["registry"]["path"] = str(home / "registry.db")
+    config["online_store"]["path"] = str(home / "online.db")
     if redis:
         config["online_store"] = {"type": "redis", "connection_string": redis}
     os.environ.setdefault("FEAST_USAGE", "False")
-    return FeatureStore(config=RepoConfig(**config, repo_path=feast_home))
+    return FeatureStore(config=RepoConfig(**config, repo_path=home))
 
 
 def history_schema(view: FeatureView) -> pa.Schema:
@@ -45,12 +45,17 @@ def register(store: FeatureStore, card: DatasetCard, home: Path) -> None:
     """Register the card's definitions: once, at deployment. The file registry is not safe for several writers."""
     offline = home.absolute() / "offline"
     definitions = define(card, offline)
-    for name, view in definitions.views.items():
-        # A view without history should read as empty; without any file the join would fail.
-        empty = offline / name / "_empty" / "schema.parquet"
-        empty.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(history_schema(view).empty_table(), empty)
+    write_empty_history(definitions, offline)
     store.apply(definitions.objects)
+
+
+def write_empty_history(definitions: Definitions, offline: Path) -> None:
+    """One empty Parquet file a view: a view without history reads as empty, where a missing file would fail."""
+    for name, view in definitions.views.items():
+        file = offline / name / "_empty" / "schema.parquet"
+        if not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            pq.write_table(history_schema(view).empty_table(), file)
 
 
 def service_fields(store: FeatureStore, name: str) -> dict[str, str]:
