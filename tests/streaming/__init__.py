@@ -1,0 +1,1 @@
+"""Tests of the day, on a real broker."""
