@@ -1,0 +1,90 @@
+"""The losses: eq. 2 (mimic), eq. 3 (category alignment), eq. 4 (cross entropy), and sampled softmax beside it."""
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+MASKED = -1e9  # a logit that no softmax sees; finite, so that no gradient is NaN
+
+
+def mimic(augmented: Tensor, other: Tensor, pairs: int) -> Tensor:
+    """Eq. 2 for one side: ``1/T Σ ‖a − sg(p)‖²`` over the positive pairs; negatives add 0.
+
+    Args:
+        augmented: [B, M, d] a_u (or a_v) of the positives.
+        other: [B, d] the *other* tower's output for them: p_v for a_u, p_u for a_v. No gradient flows into it.
+        pairs: T, the pairs of the batch, negatives included.
+    """
+    return (augmented - other.detach()[:, None, :]).square().sum() / pairs
+
+
+def category_alignment(vectors: Tensor, categories: Tensor) -> Tensor:
+    """Eq. 3: ``Σ ‖C(S_major) − C(S_i)‖²_F`` over the batch's categories, the largest being the major one.
+
+    Args:
+        vectors: [N, d] item representations.
+        categories: [N] codes; 0 = unknown, left out.
+
+    A category with fewer than two items has no covariance and is left out; with no second category the loss is 0.
+    """
+    _, group, sizes = torch.unique(categories, return_inverse=True, return_counts=True)
+    usable = (sizes >= 2) & (torch.unique(categories) != 0)
+    if int(usable.sum()) < 2:
+        return vectors.new_zeros(())
+    weights = sizes.to(vectors.dtype)
+    means = vectors.new_zeros(len(sizes), vectors.shape[1]).index_add_(0, group, vectors) / weights[:, None]
+    centred = vectors - means[group]
+    # One padded block a category, so that all covariances are one batched product.
+    order = torch.argsort(group, stable=True)
+    starts = torch.cumsum(sizes, 0) - sizes
+    ordered = group[order]
+    padded = vectors.new_zeros(len(sizes), int(sizes.max()), vectors.shape[1])
+    padded[ordered, torch.arange(len(ordered)) - starts[ordered]] = centred[order]
+    padded = padded[usable]
+    covariances = padded.transpose(1, 2) @ padded / (weights[usable] - 1)[:, None, None]
+    major = covariances[sizes[usable].argmax()]
+    return (covariances - major).square().sum()
+
+
+def binary_cross_entropy(queries: Tensor, items: Tensor, exists: Tensor, temperature: float) -> Tensor:
+    """Eq. 4 over each positive and its own negatives.
+
+    Args:
+        queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first. exists: [B, 1+S] whether there is a candidate.
+        temperature: multiplies the scores (1: eq. 4 to the letter).
+    """
+    logits = temperature * (items @ queries[:, :, None])[:, :, 0]
+    labels = torch.zeros_like(logits)
+    labels[:, 0] = 1
+    return F.binary_cross_entropy_with_logits(logits[exists], labels[exists])
+
+
+def sampled_softmax(
+    queries: Tensor,
+    items: Tensor,
+    query_rows: Tensor,
+    item_rows: Tensor,
+    log_expected: Tensor,
+    temperature: float,
+) -> Tensor:
+    """Cross entropy of each positive against all the batch's candidates, in-batch positives and uniform negatives.
+
+    Args:
+        queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first.
+        query_rows: [B] whose clicks they are. item_rows: [B, 1+S] which items (−1: no candidate).
+        log_expected: [B, 1+S] log of how often each item is expected among a batch's candidates: the logQ correction.
+
+    Left out for a positive: the same item wherever else it stands (an accidental hit), and what its own query clicks in
+    the same batch.
+    """
+    size, width, dim = items.shape
+    # Positives first, then the negatives of the whole batch.
+    columns = torch.cat([items[:, 0], items[:, 1:].reshape(-1, dim)])
+    rows = torch.cat([item_rows[:, 0], item_rows[:, 1:].reshape(-1)])
+    shift = torch.cat([log_expected[:, 0], log_expected[:, 1:].reshape(-1)])
+    logits = temperature * queries @ columns.T - shift
+    hidden = (rows[None, :] == item_rows[:, :1]) | (rows < 0)[None, :]
+    hidden[:, :size] |= query_rows[None, :] == query_rows[:, None]
+    own = torch.arange(size)
+    hidden[own, own] = False
+    return F.cross_entropy(logits.masked_fill(hidden, MASKED), own)

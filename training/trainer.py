@@ -1,0 +1,269 @@
+"""Fit DAT to a window of clicks: towers by gradient, augmented vectors by replay (or by gradient, as published)."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from training import losses
+from training.augmented import AugmentedTable
+from training.bundle import Bundle, SideTable
+from training.dat import DAT, DATConfig, represent
+from training.examples import Examples, State
+from training.features import Inputs, InputSpec
+from training.towers import Tower
+from training.warm_start import warm_start
+
+Array = np.ndarray
+HEALTH_SAMPLE = 4096  # items whose vectors are looked at for collapse after each epoch
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """What one epoch did: losses (means over its batches), and whether the item vectors are alive.
+
+    item_rank: effective rank of the items' vectors, ``exp(entropy of the spectrum)``: between 1 and d · dead_units: the
+    share of output units that are the same for every item.
+    """
+
+    epoch: int
+    loss: float
+    loss_p: float
+    loss_u: float
+    loss_v: float
+    loss_ca: float
+    item_rank: float
+    dead_units: float
+    seconds: float
+
+    @property
+    def collapsed(self) -> bool:
+        """All items look alike: the scores are ties and the model is worthless."""
+        return self.item_rank < 2 or self.dead_units > 0.5 or not np.isfinite(self.loss)
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """A trained model with the state of every id at the cut, all vectors in one space."""
+
+    model: DAT
+    queries: SideTable
+    items: SideTable
+    query_spec: InputSpec
+    item_spec: InputSpec
+    config: DATConfig
+    history: list[EpochReport]
+
+    @classmethod
+    def of(cls, bundle: Bundle) -> "Fitted":
+        """A published bundle in the form that the evaluation takes."""
+        manifest = bundle.manifest
+        return cls(bundle.model, bundle.queries, bundle.items, manifest.query, manifest.item, manifest.config, [])
+
+
+def health(vectors: Array) -> tuple[float, float]:
+    """Effective rank of [N, d] vectors, and their share of dead units."""
+    spectrum = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False) ** 2
+    share = spectrum / max(spectrum.sum(), 1e-30)
+    rank = float(np.exp(-(share * np.log(np.maximum(share, 1e-30))).sum())) if spectrum.sum() > 1e-9 else 1.0
+    return rank, float((vectors.std(0) < 1e-6).mean())
+
+
+class _Optimiser:
+    """Adam for the dense layers, and its sparse form for every table: a step costs what the batch touches."""
+
+    def __init__(self, model: nn.Module, learning_rate: float):
+        tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
+        held = {id(table) for table in tables}
+        dense = [parameter for parameter in model.parameters() if id(parameter) not in held]
+        self.parts = [
+            torch.optim.Adam(dense, lr=learning_rate, fused=True),
+            torch.optim.SparseAdam(tables, lr=learning_rate),
+        ]
+
+    def step(self, loss: Tensor) -> None:
+        for part in self.parts:
+            part.zero_grad(set_to_none=True)
+        loss.backward()
+        for part in self.parts:
+            part.step()
+
+
+class Trainer:
+    """One run of training. The tables hold a_u and a_v: by replay in ``point_in_time``, else as sparse parameters."""
+
+    def __init__(self, examples: Examples, query: State, item: State, model: DAT, config: DATConfig):
+        self.examples, self.query, self.item, self.model, self.config = examples, query, item, model, config
+        self.random = torch.Generator().manual_seed(config.seed)
+        self.dim = config.tower.output_dim
+        parameters = nn.ModuleDict({"model": model})
+        if config.amm == "gradient":
+            width = config.memory_count * self.dim
+            for side, size in (("a_u", len(query)), ("a_v", len(item))):
+                parameters[side] = nn.Embedding(size + 1, width, sparse=True)
+                nn.init.zeros_(parameters[side].weight)
+        self.parameters = parameters
+        self.optimiser = _Optimiser(parameters, config.learning_rate)
+        positives, negatives = len(examples), examples.candidates - 1
+        frequency = np.bincount(examples.item_rows[:, 0], minlength=len(item)) / max(positives, 1)
+        self.log_expected = torch.from_numpy(np.log(frequency + negatives / len(item) + 1e-12).astype(np.float32))
+        self.category = torch.from_numpy(item.category)
+        self.reset()
+
+    def reset(self) -> None:
+        """Empty tables: the replay starts before the window's first click."""
+        memories = self.config.memories[: self.config.memory_count]
+        self.a_u = AugmentedTable(len(self.query), memories, self.dim)
+        self.a_v = AugmentedTable(len(self.item), memories, self.dim)
+
+    def epoch(self) -> list[float]:
+        """One pass in order of time; means of (loss, loss_p, loss_u, loss_v, loss_ca) over the batches."""
+        self.reset()
+        size = self.config.batch_size
+        order = np.arange(0, len(self.examples), size)
+        if self.config.amm != "point_in_time":
+            order = order[torch.randperm(len(order), generator=self.random).numpy()]
+        totals = [self.step(slice(start, min(start + size, len(self.examples)))) for start in order]
+        return np.mean(totals, axis=0).tolist()
+
+    def step(self, rows: slice) -> list[float]:
+        """Train on one batch of consecutive examples."""
+        examples, config, width = self.examples, self.config, self.examples.candidates
+        query = _slice(examples.query, rows.start, rows.stop)
+        item = _slice(examples.item, rows.start * width, rows.stop * width)
+        size = len(query)
+        rows_u, rows_v = torch.from_numpy(query.rows), torch.from_numpy(item.rows)
+        if config.amm == "gradient":
+            a_u, a_v = self.parameters["a_u"](rows_u), self.parameters["a_v"](rows_v)
+        elif config.amm == "point_in_time":
+            before_u, before_v = self._replay(query, item.take(np.arange(0, len(item), width)), item.rows)
+            a_u, a_v = torch.from_numpy(before_u), torch.from_numpy(before_v)
+        else:
+            a_u, a_v = torch.zeros(size, 0), torch.zeros(len(item), 0)
+        p_u = self._forward(self.model.query_tower, query, a_u, config.query_id_dropout)
+        p_v = self._forward(self.model.item_tower, item, a_v, config.item_id_dropout).view(size, width, -1)
+        item_rows = torch.from_numpy(examples.item_rows[rows])
+        if config.loss == "bce":
+            loss_p = losses.binary_cross_entropy(p_u, p_v, item_rows >= 0, config.temperature)
+        else:
+            expected = self.log_expected[item_rows.clamp(min=0)]
+            loss_p = losses.sampled_softmax(p_u, p_v, rows_u, item_rows, expected, config.temperature)
+        loss_u = loss_v = loss_ca = torch.zeros(())
+        if config.amm == "gradient":
+            pairs = size * width
+            loss_u = losses.mimic(a_u.view(size, -1, self.dim), p_v[:, 0], pairs)
+            loss_v = losses.mimic(a_v.view(size, width, -1, self.dim)[:, 0], p_u, pairs)
+        if config.lambda_ca:
+            flat = item_rows.ravel()
+            category = torch.where(flat >= 0, self.category[flat.clamp(min=0)], 0)
+            loss_ca = losses.category_alignment(p_v.flatten(0, 1), category)
+        loss = loss_p + config.lambda_u * loss_u + config.lambda_v * loss_v + config.lambda_ca * loss_ca
+        self.optimiser.step(loss)
+        return [float(part.detach()) for part in (loss, loss_p, loss_u, loss_v, loss_ca)]
+
+    def _forward(self, tower: Tower, inputs: Inputs, augmented: Tensor, id_dropout: float) -> Tensor:
+        rows = torch.from_numpy(inputs.rows)
+        rows = rows * (torch.rand(len(rows), generator=self.random) >= id_dropout)
+        return tower(rows, torch.from_numpy(inputs.codes).long(), torch.from_numpy(inputs.dense), augmented)
+
+    def _replay(self, query: Inputs, positive: Inputs, candidates: Array | None = None) -> tuple[Array, Array]:
+        """Fold a batch of positives; what a_u held before each, and a_v of the candidates as of the batch's start.
+
+        The order is that of the day's stream: p_v from the item's state, a_u just before each click of the batch (a
+        query may click many times in it, and the clicks just before say the most), p_u from that, then a_v.
+        """
+        before_v = self.a_v.read(positive.rows if candidates is None else candidates)
+        p_v = represent(self.model.item_tower, positive, self.a_v.read(positive.rows))
+        before_u = self.a_u.fold(query.rows, p_v)
+        p_u = represent(self.model.query_tower, query, before_u)
+        self.a_v.fold(positive.rows, p_u)
+        return before_u, before_v
+
+    def settle(self) -> None:
+        """Fill the tables for the cut: a last replay with the final weights, so that all vectors lie in one space."""
+        config, examples = self.config, self.examples
+        self.reset()
+        width = examples.candidates
+        positives = examples.item.take(np.arange(0, len(examples) * width, width))
+        if config.amm == "point_in_time":
+            for start in range(0, len(examples), config.batch_size):
+                stop = min(start + config.batch_size, len(examples))
+                self._replay(_slice(examples.query, start, stop), _slice(positives, start, stop))
+        elif config.amm == "gradient":
+            for table, name, rows in ((self.a_u, "a_u", examples.query.rows), (self.a_v, "a_v", positives.rows)):
+                table.a = self.parameters[name].weight.detach().numpy().reshape(table.a.shape)
+                table.folded = np.bincount(rows, minlength=len(table.a))
+
+    def item_health(self) -> tuple[float, float]:
+        """:func:`health` of a sample of items as they stand in the last batch of the epoch."""
+        rows = np.linspace(0, len(self.examples.item) - 1, HEALTH_SAMPLE).astype(np.int64)
+        inputs = self.examples.item.take(rows)
+        if self.config.amm == "gradient":
+            augmented = self.parameters["a_v"].weight.detach().numpy()[inputs.rows]
+        else:
+            augmented = self.a_v.read(inputs.rows)
+        return health(represent(self.model.item_tower, inputs, augmented))
+
+    def side_table(self, state: State, tower: Tower, spec: InputSpec, table: AugmentedTable, cut_ms: int) -> SideTable:
+        inputs = state.inputs(spec, np.full(len(state), cut_ms, np.int64))
+        augmented, folded = table.a[1:], table.folded[1:]
+        return SideTable(
+            ids=state.ids,
+            codes=state.profile.codes,
+            numbers=state.profile.numbers,
+            times=state.profile.times,
+            a=augmented,
+            folded=folded,
+            clicks=state.clicks,
+            counters=state.counters,
+            last_click=state.last_click,
+            history=state.history,
+            vectors=represent(tower, inputs, augmented),
+        )
+
+
+def _slice(inputs: Inputs, start: int, stop: int) -> Inputs:
+    return Inputs(inputs.rows[start:stop], inputs.codes[start:stop], inputs.dense[start:stop])
+
+
+def fit(
+    examples: Examples,
+    query: State,
+    item: State,
+    query_spec: InputSpec,
+    item_spec: InputSpec,
+    config: DATConfig = DATConfig(),
+    initial: Bundle | None = None,
+    on_epoch: Callable[[EpochReport], None] = lambda report: None,
+    cut_ms: int | None = None,
+) -> Fitted:
+    """Train DAT on a window of examples.
+
+    Args:
+        examples: In order of time.
+        query, item: The states at the cut.
+        initial: Start from this bundle's weights, where sizes and ids allow. Its augmented vectors are not taken over:
+            they lie in another space, and have absorbed clicks of this window.
+        on_epoch: Called after each epoch.
+        cut_ms: The moment of the vectors in the result; the last example's by default.
+    """
+    torch.manual_seed(config.seed)
+    model = DAT(len(query), len(item), query_spec, item_spec, config)
+    if initial is not None:
+        warm_start(model, query.ids, item.ids, query_spec, item_spec, initial)
+    trainer = Trainer(examples, query, item, model, config)
+    history = []
+    for epoch in range(1, config.epochs + 1):
+        started = time.perf_counter()
+        parts = trainer.epoch()
+        history.append(EpochReport(epoch, *parts, *trainer.item_health(), time.perf_counter() - started))
+        on_epoch(history[-1])
+    trainer.settle()
+    model.eval()
+    cut = int(examples.event_time[-1]) if cut_ms is None else cut_ms
+    queries = trainer.side_table(query, model.query_tower, query_spec, trainer.a_u, cut)
+    items = trainer.side_table(item, model.item_tower, item_spec, trainer.a_v, cut)
+    return Fitted(model, queries, items, query_spec, item_spec, config, history)

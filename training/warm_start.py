@@ -1,0 +1,57 @@
+"""Start a new model from the last bundle's weights: by id, by feature value, and layer by layer."""
+
+import torch
+
+from training.bundle import Bundle
+from training.dat import DAT
+from training.features import InputSpec
+
+
+def _value_rows(spec: InputSpec) -> dict[tuple[str, str | None], int]:
+    """(field, value) → its row of the feature embedding; None is the field's "never seen"."""
+    rows: dict[tuple[str, str | None], int] = {}
+    for field in spec.categories:
+        rows[field.name, None] = field.offset
+        rows.update({(field.name, value): field.offset + 1 + index for index, value in enumerate(field.values)})
+    return rows
+
+
+def _copy_rows(new: torch.Tensor, old: torch.Tensor, to: list[int], source: list[int]) -> None:
+    new[torch.tensor(to, dtype=torch.long)] = old[torch.tensor(source, dtype=torch.long)]
+
+
+@torch.no_grad()
+def warm_start(
+    model: DAT, query_ids: list[str], item_ids: list[str], query_spec: InputSpec, item_spec: InputSpec, initial: Bundle
+) -> None:
+    """Copy what still fits: embeddings of known ids and values, and layers of the same shape.
+
+    New ids keep their fresh embeddings. A tower whose inputs changed keeps its fresh first layer only.
+    """
+    sides = (
+        (
+            model.query_tower,
+            initial.model.query_tower,
+            query_ids,
+            initial.queries.ids,
+            query_spec,
+            initial.manifest.query,
+        ),
+        (model.item_tower, initial.model.item_tower, item_ids, initial.items.ids, item_spec, initial.manifest.item),
+    )
+    for tower, old, ids, old_ids, spec, old_spec in sides:
+        if tower.ids.weight.shape[1] != old.ids.weight.shape[1]:
+            continue
+        position = {name: row + 1 for row, name in enumerate(old_ids)}
+        shared = [(row + 1, position[name]) for row, name in enumerate(ids) if name in position]
+        _copy_rows(tower.ids.weight, old.ids.weight, [0, *(a for a, _ in shared)], [0, *(b for _, b in shared)])
+        values, old_values = _value_rows(spec), _value_rows(old_spec)
+        both = [key for key in values if key in old_values]
+        _copy_rows(tower.features.weight, old.features.weight, [values[k] for k in both], [old_values[k] for k in both])
+        inputs_match = [f.name for f in spec.categories] == [f.name for f in old_spec.categories]
+        inputs_match &= spec.dense_width == old_spec.dense_width
+        for index, (layer, old_layer) in enumerate(zip(tower.layers, old.layers, strict=False)):
+            for name, parameter in layer.named_parameters():
+                before = dict(old_layer.named_parameters()).get(name)
+                if before is not None and before.shape == parameter.shape and (index > 0 or inputs_match):
+                    parameter.copy_(before)
