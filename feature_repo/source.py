@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 
 from feature_repo.card import CardError, DatasetCard, Side, Table
 
-_UNIT_MS = {"s": 1_000, "ms": 1, "us": 0.001, "d": 86_400_000, "position": 1_000}
+UNIT_MS = {"s": 1_000, "ms": 1, "us": 0.001, "d": 86_400_000, "position": 1_000}
 
 
 def dataset_folder(card: DatasetCard, data: Path, cache: Path) -> Path:
@@ -84,7 +84,7 @@ def read_clicks(card: DatasetCard, folder: Path) -> pa.Table:
         raise CardError(f"no file {', '.join(paths)} in {folder}; the dataset card names it")
     table = pa.concat_tables([_read(file, spec.separator, [spec.query, spec.item, spec.time]) for file in files])
     try:
-        time = pc.multiply(table[spec.time].cast(pa.float64()), float(_UNIT_MS[spec.time_unit]))
+        time = pc.multiply(table[spec.time].cast(pa.float64()), float(UNIT_MS[spec.time_unit]))
     except pa.ArrowInvalid as error:
         raise CardError(f"{files[0]}: the column {spec.time} should hold times: {error}") from None
     clicks = pa.table(

@@ -1,0 +1,126 @@
+"""Features as of their time, written to Feast's offline history.
+
+``profile``: the catalogue's rows, known from the beginning (or from the item's creation). ``activity``: one row a
+click, which holds the counters just after it; a training row asks for the moment just before its own click.
+"""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import functions as F
+
+from feature_repo.card import CardError, DatasetCard, Side
+from spark_jobs.tables import replace
+from training.activity import count_each
+from training.amm import ranks_within
+
+_SPARK_TYPES = {"category": "string", "number": "float", "time": "long", "text": "string"}
+
+
+def read_profiles(spark: SparkSession, card: DatasetCard, folder: Path, side_name: str) -> DataFrame:
+    """A side's catalogue with Feast's columns: ``<side>_id``, a column a feature, ``known``, the two timestamps.
+
+    Raises:
+        CardError: a file or a column is missing.
+    """
+    side: Side = getattr(card, side_name)
+    key = f"{side_name}_id"
+    epoch = F.lit(0).cast("timestamp")
+    if side.table is None:
+        columns = ", ".join(f"{name} {_SPARK_TYPES.get(field.kind, 'array<string>')}" for name, field in side.features.items())
+        empty = spark.createDataFrame([], f"{key} string{', ' if columns else ''}{columns}")
+        return empty.select("*", F.lit(1).cast("long").alias("known"), epoch.alias("event_timestamp"), epoch.alias("created_timestamp"))
+    path = folder / side.table.path
+    if not path.exists():
+        raise CardError(f"{path} does not exist; the dataset card names it")
+    raw = (
+        spark.read.parquet(str(path))
+        if path.suffix == ".parquet"
+        else spark.read.csv(str(path), sep=side.table.separator, header=True)
+    )
+    wanted = [side.table.id, *(field.column for field in side.features.values())]
+    missing = [name for name in wanted if name not in raw.columns]
+    if missing:
+        raise CardError(f"{path} lacks the column {', '.join(missing)}; it has: {', '.join(raw.columns)}")
+    features = []
+    for name, field in side.features.items():
+        column = F.col(f"`{field.column}`")
+        if field.kind == "categories":
+            parts = F.split(F.coalesce(column.cast("string"), F.lit("")), f"\\Q{field.separator}\\E")
+            features.append(F.array_remove(parts, "").alias(name))
+        else:
+            features.append(column.cast(_SPARK_TYPES[field.kind]).alias(name))
+    return raw.select(
+        F.col(f"`{side.table.id}`").cast("string").alias(key),
+        *features,
+        F.lit(1).cast("long").alias("known"),
+        epoch.alias("event_timestamp"),
+        epoch.alias("created_timestamp"),
+    ).dropDuplicates([key])
+
+
+def activity(clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...]) -> DataFrame:
+    """A side's activity just after each click: ``<side>_id, clicks, counters, last_click`` and the timestamps.
+
+    Keys are spread over tasks; within a task all keys' counters run together as arrays.
+    """
+    key = f"{side_name}_id"
+    ordered = clicks.select(key, "event_time", "event_id").repartition(key).sortWithinPartitions("event_time", "event_id")
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        filled = list(batches)
+        if not filled:
+            return
+        table = pa.Table.from_batches(filled)
+        ids = table[key].combine_chunks().dictionary_encode()
+        groups = ids.indices.to_numpy(zero_copy_only=False).astype(np.int64)
+        times = table["event_time"].to_numpy()
+        counters = count_each(times, groups, half_lives_ms)
+        width = counters.shape[1]
+        offsets = pa.array(np.arange(len(times) + 1, dtype=np.int32) * width)
+        yield from pa.table(
+            {
+                key: table[key],
+                "clicks": pa.array(ranks_within(groups) + 1, pa.int64()),
+                "counters": pa.ListArray.from_arrays(offsets, pa.array(counters.ravel())),
+                "last_click": times,
+            }
+        ).to_batches(max_chunksize=65_536)
+
+    rows = ordered.mapInArrow(run, f"{key} string, clicks long, counters array<float>, last_click long")
+    stamp = F.timestamp_millis("last_click")
+    return rows.select("*", stamp.alias("event_timestamp"), stamp.alias("created_timestamp"))
+
+
+def write_history(rows: DataFrame, offline: Path, view: str, partition: str = "all") -> None:
+    """Write rows as a view's offline history, in place of what the partition held."""
+    replace(offline / view / f"part={partition}", lambda folder: rows.write.parquet(str(folder)))
+
+
+def state_at(clicks: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard) -> DataFrame:
+    """Every id of a side at the cut, whose clicks are given: ``id``, profile, activity and, for queries, history.
+
+    Queries are those that have clicked; items also those that the catalogue has, from the moment that they exist.
+    """
+    key = f"{side_name}_id"
+    side: Side = getattr(card, side_name)
+    latest = activity(clicks, side_name, side.half_lives_ms).groupBy(key).agg(
+        F.max_by(F.struct("clicks", "counters", "last_click"), "clicks").alias("last")
+    )
+    state = latest.select(key, "last.*")
+    if side_name == "query":
+        past = clicks.groupBy(key).agg(
+            F.transform(F.array_sort(F.collect_list(F.struct("event_time", "event_id", "item_id"))), lambda x: x.item_id).alias("all")
+        )
+        size = F.size("all")
+        start = F.greatest(size - card.history, F.lit(0)) + 1
+        history = past.select(key, F.slice("all", start, F.lit(card.history)).alias("history"))
+        state = state.join(history, key)
+    facts = profiles.select(key, *side.features)
+    joined = state.join(facts, key, "left" if side_name == "query" else "full")
+    return joined.withColumnRenamed(key, "id").orderBy("id")
+
+

@@ -1,0 +1,41 @@
+"""The Spark session that all jobs use."""
+
+import os
+import sys
+from pathlib import Path
+
+from pyspark.sql import SparkSession
+
+from spark_jobs.config import NightConfig
+
+
+def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = None) -> SparkSession:
+    """A local Spark session, or the cluster's when ``spark-submit`` set a master.
+
+    Args:
+        scratch: Folder for Spark's shuffles and warehouse.
+        jars: Connector jars to put on the class path.
+    """
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers must run this environment, not the system's
+    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    builder = (
+        SparkSession.builder.appName("dat-nightly")
+        .config("spark.driver.memory", config.driver_memory)
+        .config("spark.driver.bindAddress", "127.0.0.1")
+        .config("spark.driver.host", "127.0.0.1")
+        .config("spark.ui.enabled", "false")
+        .config("spark.ui.showConsoleProgress", "false")
+        .config("spark.local.dir", str(scratch))
+        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
+        .config("spark.sql.session.timeZone", "UTC")
+        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")  # Feast's readers reject INT96
+        .config("spark.sql.shuffle.partitions", "8")
+        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
+    )
+    if "spark.master" not in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
+        builder = builder.master(f"local[{config.cores}]")
+    if jars:
+        builder = builder.config("spark.jars", ",".join(str(jar) for jar in jars))
+    spark = builder.getOrCreate()
+    spark.sparkContext.setLogLevel("ERROR")
+    return spark
