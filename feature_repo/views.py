@@ -91,13 +91,12 @@ def define(card: DatasetCard, offline: Path) -> Definitions:
                 online=True,
                 tags={"owner": "night" if short == "profile" else "stream"},
             )
+        read = [views[f"{side_name}_activity"], views[f"{side_name}_augmented"]]
+        if side.tower_features:
+            read.insert(0, views[f"{side_name}_profile"][list(side.tower_features)])
         services[f"{side_name}_tower"] = FeatureService(
             name=f"{side_name}_tower",
-            features=[
-                views[f"{side_name}_profile"][[*side.tower_features, "known"]],
-                views[f"{side_name}_activity"],
-                views[f"{side_name}_augmented"],
-            ],
+            features=read,
             description=f"Exactly what the {side_name} tower reads",
         )
     return Definitions(entities, sources, views, services)
