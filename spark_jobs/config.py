@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from training.dat import DATConfig
+from training.config import DATConfig
 
 
 class NightConfig(BaseModel):

@@ -1,23 +1,10 @@
 """The two towers (paper, section 2.2, eq. 1): embeddings, augmented vector, fully connected layers, L2 norm."""
 
-from typing import Literal
-
 import torch
-from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 
+from training.config import TowerConfig
 from training.features import InputSpec
-
-
-class TowerConfig(BaseModel):
-    """Sizes and head of a tower; the defaults are the paper's, but for the head."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-    embedding_dim: int = Field(default=32, ge=1)
-    hidden: tuple[int, ...] = (256, 128)
-    output_dim: int = Field(default=32, ge=1)
-    head: Literal["linear", "relu"] = "linear"
-    """``relu`` is eq. 1 to the letter. It leaves non-negative vectors, whose scores cannot fall below 1/2: it collapses."""
 
 
 class Tower(nn.Module):

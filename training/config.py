@@ -1,0 +1,45 @@
+"""The typed configuration of the model and its training. Importing it costs nothing: torch stays out."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class TowerConfig(BaseModel):
+    """Sizes and head of a tower; the defaults are the paper's, but for the head."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    embedding_dim: int = Field(default=32, ge=1)
+    hidden: tuple[int, ...] = (256, 128)
+    output_dim: int = Field(default=32, ge=1)
+    head: Literal["linear", "relu"] = "linear"
+    """``relu`` is eq. 1 to the letter. It leaves non-negative vectors, whose scores cannot fall below 1/2: it collapses."""
+
+
+class DATConfig(BaseModel):
+    """Everything that shapes the model and its training."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    tower: TowerConfig = TowerConfig()
+    amm: Literal["point_in_time", "gradient", "off"] = "point_in_time"
+    """``gradient``: a_u, a_v are parameters under eq. 2's loss, as published. ``point_in_time``: the window is replayed
+    in order and each example reads the a_u, a_v from before it, which is what the stream will know."""
+    memories: tuple[float, ...] = (0.4, 0.1, 0.02)
+    """Step sizes α of the averages that make up an augmented vector, side by side."""
+    loss: Literal["bce", "sampled_softmax"] = "sampled_softmax"
+    temperature: float = Field(default=15.0, gt=0)
+    """Scores are multiplied by this inside the loss (1 is eq. 4 to the letter)."""
+    lambda_u: float = 0.5
+    lambda_v: float = 0.5
+    lambda_ca: float = 1.0
+    query_id_dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Share of examples whose query id is replaced by the unknown one, which is how that one is trained."""
+    item_id_dropout: float = Field(default=0.1, ge=0, lt=1)
+    batch_size: int = Field(default=256, ge=2)
+    epochs: int = Field(default=10, ge=1)
+    learning_rate: float = Field(default=1e-3, gt=0)
+    seed: int = 0
+
+    @property
+    def memory_count(self) -> int:
+        return 0 if self.amm == "off" else len(self.memories)
