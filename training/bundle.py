@@ -5,7 +5,6 @@ cut: the click up to which the night saw. Vectors of different bundles are not c
 a process carries its bundle's version.
 """
 
-import json
 import os
 import shutil
 from dataclasses import dataclass, fields
@@ -136,13 +135,16 @@ class Shelf:
 
     def versions(self) -> list[str]:
         """Published versions in order of their creation."""
-        found = [path.parent for path in self.folder.glob("*/manifest.json") if not path.parent.name.startswith(".")]
-        created = {path.name: json.loads((path / "manifest.json").read_text())["created"] for path in found}
-        return sorted(created, key=lambda name: (created[name], name))
+        found = [path.parent.name for path in self.folder.glob("*/manifest.json")]
+        names = [name for name in found if not name.startswith(".") and not (self.folder / name).is_symlink()]
+        return sorted(names, key=lambda name: (self.manifest(name).created, name))
 
     def current(self) -> str | None:
         link = self.folder / "current"
         return os.readlink(link) if link.is_symlink() else None
+
+    def manifest(self, version: str) -> Manifest:
+        return Manifest.model_validate_json((self.folder / version / "manifest.json").read_text())
 
     def load(self, version: str | None = None) -> Bundle:
         """The given bundle, or the one in service.
@@ -173,7 +175,9 @@ class Shelf:
     def promote(self, version: str) -> None:
         """Put a published version into service: also how one rolls back."""
         if not (self.folder / version / "manifest.json").is_file():
-            raise BundleError(f"no bundle {version} in {self.folder}; there are: {', '.join(self.versions()) or 'none'}")
+            raise BundleError(
+                f"no bundle {version} in {self.folder}; there are: {', '.join(self.versions()) or 'none'}"
+            )
         link = self.folder / f".current.{os.getpid()}"
         link.unlink(missing_ok=True)
         link.symlink_to(version)

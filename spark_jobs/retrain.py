@@ -1,0 +1,84 @@
+"""Train on a finished training set, evaluate on its test day, and make the bundle."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from feature_repo.card import DatasetCard
+from spark_jobs.config import NightConfig
+from training.bundle import Bundle, Manifest, now
+from training.evaluation import Metrics, measure, summarise
+from training.examples import TrainingSet, load_training_set
+from training.live import LiveDAT, StaticDAT
+from training.replay import make_replay
+from training.trainer import EpochReport, Fitted, fit
+
+
+def version_of(day: str, card: dict, config: NightConfig, parent: str | None) -> str:
+    """A bundle's version: its date and a hash of all that it is made from, so that a re-run makes the same one."""
+    made_from = json.dumps([card["sha256"], config.model.model_dump_json(), parent])
+    return f"{day}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"
+
+
+def train(
+    folder: Path, dataset: DatasetCard, config: NightConfig, parent: Bundle | None, cut_ms: int,
+    on_epoch: Callable[[EpochReport], None],
+) -> tuple[TrainingSet, Fitted]:  # fmt: skip
+    """Fit the model to ``training_sets/<date>``, from the parent's weights if there is one."""
+    data = load_training_set(folder, dataset)
+    fitted = fit(
+        data.examples, data.query, data.item, data.query_spec, data.item_spec,
+        config.model, parent, on_epoch, cut_ms,
+    )  # fmt: skip
+    return data, fitted
+
+
+def evaluate(
+    fitted: Fitted, test: pa.Table, profiles: dict[str, pa.Table], dataset: DatasetCard, cut_ms: int, live: bool,
+    on_clicks: Callable[[int], None] = lambda clicks: None,
+) -> Metrics:  # fmt: skip
+    """Hit rates on the test clicks: as the night left it, or folding each click in after it was predicted."""
+    replay = make_replay(
+        test, profiles, dataset, fitted.queries, fitted.items, fitted.query_spec, fitted.item_spec
+    )  # fmt: skip
+    scorer = LiveDAT(fitted, replay) if live else StaticDAT(fitted, replay, cut_ms)
+    return summarise(measure(scorer, replay, on_block=on_clicks))
+
+
+def read_test(folder: Path) -> pa.Table:
+    """The clicks of the day after the window, in order of time."""
+    return pq.read_table(folder / "test").sort_by([("event_time", "ascending"), ("event_id", "ascending")])
+
+
+def read_catalogues(offline: Path) -> dict[str, pa.Table]:
+    """Both catalogues as the night wrote them for Feast, with their key called ``id``."""
+    return {
+        side: pq.read_table(offline / f"{side}_profile" / "part=all").rename_columns({f"{side}_id": "id"})
+        for side in ("query", "item")
+    }
+
+
+def make_bundle(
+    fitted: Fitted, version: str, dataset: DatasetCard, card: dict, offsets: dict[int, int],
+    services: dict[str, dict[str, str]], metrics: dict[str, float], parent: str | None,
+) -> Bundle:  # fmt: skip
+    """The bundle of a trained model. ``card`` is the training set's data card."""
+    manifest = Manifest(
+        version=version,
+        dataset=dataset.name,
+        created=now(),
+        window=tuple(datetime.fromtimestamp(card[key] / 1000, UTC) for key in ("start", "cut")),
+        offsets=offsets,
+        config=fitted.config,
+        query=fitted.query_spec,
+        item=fitted.item_spec,
+        services=services,
+        metrics=metrics,
+        lineage={"training_set": card["sha256"], "parent": parent or "", "seed": str(card["seed"])},
+    )
+    return Bundle(manifest, fitted.model, fitted.queries, fitted.items)
