@@ -1,0 +1,52 @@
+"""Settings of the retrieval service, each with what it costs to change it."""
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class IndexConfig(_Frozen):
+    """How the live index searches."""
+
+    kind: Literal["auto", "exact", "ivf"] = "auto"
+    """``auto``: exact up to ``exact_up_to`` items, inverted lists above."""
+    exact_up_to: int = Field(default=50_000, ge=0)
+    lists: int | None = Field(default=None, ge=1)
+    """Inverted lists; by default the power of two nearest to 4·√n."""
+    probes: int = Field(default=16, ge=1)
+    """Lists that a search visits: more is slower and finds more."""
+    write_batch: int = Field(default=256, ge=1)
+    """Rows written at a time. A search waits for at most one such batch, about a millisecond."""
+    rebuild_after: float = Field(default=0.5, gt=0)
+    """Centroids age: once this share of the corpus has been rewritten or added, lists are rebuilt in the background."""
+    train_per_list: int = Field(default=64, ge=1)
+    """Vectors per list that k-means learns from."""
+
+
+class ServingConfig(_Frozen):
+    """Everything that shapes the service."""
+
+    index: IndexConfig = IndexConfig()
+    clock: Literal["auto", "wall", "data"] = "auto"
+    """What "now" is: the wall clock, or the newest event (``data``), for a replay of old clicks. ``auto`` takes
+    ``data`` if the bundle's cut is older than ``replay_after_days``."""
+    replay_after_days: int = Field(default=180, ge=1)
+    max_n: int = Field(default=1000, ge=1)
+    max_batch: int = Field(default=100, ge=1)
+    """Queries in one batch request."""
+    default_timeout_ms: int = Field(default=2_000, ge=0)
+    """How long an answer is held for ``wait_for_clicks`` unless the request says."""
+    max_timeout_ms: int = Field(default=30_000, ge=0)
+    poll_ms: float = Field(default=2.0, gt=0)
+    """How often the online store is asked whether a held query's clicks have arrived (one read for all of them)."""
+    max_pending: int = Field(default=1_000, ge=1)
+    """Requests waiting for an answer, held ones included; beyond it the service says 503 instead of collapsing."""
+    answer_batch: int = Field(default=32, ge=1)
+    """Requests answered in one pass through the store, the tower and the index."""
+    max_body_bytes: int = Field(default=256 * 1024, ge=1)
+    produce_timeout_s: float = Field(default=10.0, gt=0)
+    """How long a posted click may take to be acknowledged by the broker."""

@@ -1,0 +1,73 @@
+"""Reading Feast online, through the SDK in this process."""
+
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from feast import FeatureStore
+
+Columns = dict[str, list[Any]]
+
+
+class StoreDown(RuntimeError):
+    """The online store did not answer. The message is the store's own."""
+
+
+class OnlineFeatures:
+    """What the service reads of queries and items: one SDK call a question, whatever the number of ids.
+
+    SQLite's connection is not made for several threads at once, so calls take turns.
+    """
+
+    def __init__(self, store: FeatureStore):
+        self._store = store
+        self._lock = threading.Lock()
+        service = store.get_feature_service("query_tower")
+        # References by name, so that the query's history, which no tower reads, comes in the same call.
+        self._tower = [
+            f"{view.name}:{field.name}" for view in service.feature_view_projections for field in view.features
+        ]
+        read = {
+            field.name
+            for view in store.get_feature_service("item_tower").feature_view_projections
+            for field in view.features
+        }
+        profile = [field.name for field in store.get_feature_view("item_profile").features]
+        self.texts = [name for name in profile if name not in read]
+        """Item features that are shown to people and read by no tower, the card's first (the title) first."""
+        self._item = [f"item_profile:{name}" for name in profile]
+
+    def queries(self, ids: Sequence[str]) -> Columns:
+        """All that answering for some queries needs: ``view__feature`` → one value a query, None where unknown.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        return self._read([*self._tower, "query_history:history"], "query_id", ids)
+
+    def clicks(self, ids: Sequence[str]) -> list[int | None]:
+        """How many clicks each query's activity counts; None for one without activity.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        return self._read(["query_activity:clicks"], "query_id", ids)["query_activity__clicks"]
+
+    def items(self, ids: Sequence[str]) -> list[dict[str, Any]]:
+        """The catalogue's features of some items: {feature: value}, texts included.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        columns = self._read(self._item, "item_id", ids)
+        names = [reference.partition(":")[2] for reference in self._item]
+        return [{name: columns[f"item_profile__{name}"][k] for name in names} for k in range(len(ids))]
+
+    def _read(self, references: list[str], key: str, ids: Sequence[str]) -> Columns:
+        try:
+            with self._lock:
+                return self._store.get_online_features(
+                    features=references, entity_rows={key: list(ids)}, full_feature_names=True
+                ).to_dict()
+        except Exception as error:  # each store raises its own kinds
+            raise StoreDown(f"{type(error).__name__}: {error}") from error

@@ -1,0 +1,118 @@
+"""The follower: brings the corpus up to what the stream has computed, and keeps it there."""
+
+import logging
+import threading
+import time
+
+import pyarrow as pa
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
+
+from serving.corpus import Corpus
+from streaming.topics import ITEM_VECTORS, unpack
+
+log = logging.getLogger(__name__)
+_LAG_EVERY_S = 1.0
+
+
+class Follower:
+    """A thread that reads ``item-vectors`` from the beginning and applies the rows of the corpus's bundle.
+
+    It belongs to no group: every service reads everything. It reads committed records only, so what it applies is never
+    taken back; values are absolute, so that reading them again after a restart is harmless.
+    """
+
+    def __init__(self, corpus: Corpus, bootstrap: str, topic: str = ITEM_VECTORS):
+        self.corpus = corpus
+        self.applied = 0  # rows of this bundle
+        self.foreign = 0  # rows of other bundles, dropped: their vectors lie in another space
+        self.unreadable = 0  # records that are not Arrow batches, skipped
+        self.lag: int | None = None  # records behind, as of the last look; None before the first
+        self.delay_ms: float | None = None  # from commit to findable, of the last record
+        self.newcomers: list[str] = []  # items that came after the bundle, whose categories nobody has filed yet
+        self.error: str | None = None
+        self._topic = topic
+        self._bootstrap = bootstrap
+        self._caught_up = threading.Event()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
+        self._thread.start()
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything that was on the topic when the follower first looked has been applied."""
+        return self._caught_up.is_set()
+
+    def wait_caught_up(self, timeout_s: float) -> bool:
+        return self._caught_up.wait(timeout_s)
+
+    def close(self) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.is_set():
+            try:
+                consumer = KafkaConsumer(
+                    bootstrap_servers=self._bootstrap,
+                    group_id=None,
+                    enable_auto_commit=False,
+                    isolation_level="read_committed",
+                    auto_offset_reset="earliest",
+                    fetch_max_bytes=32 << 20,
+                    retry_backoff_ms=20,
+                )
+            except KafkaError as error:  # no broker yet
+                self._failed(error)
+                continue
+            try:
+                self._follow(consumer)
+            except KafkaError as error:
+                self._failed(error)  # begins again from the start: what was applied is applied again, to no effect
+            finally:
+                consumer.close()
+
+    def _failed(self, error: KafkaError) -> None:
+        self.error = f"{type(error).__name__}: {error}"
+        log.warning("item vectors cannot be read, trying again: %s", self.error)
+        self._stop.wait(1)
+
+    def _follow(self, consumer: KafkaConsumer) -> None:
+        goal: dict[TopicPartition, int] = {}
+        looked = 0.0
+        while not self._stop.is_set():
+            if time.monotonic() - looked > _LAG_EVERY_S or not self.caught_up:
+                partitions = [TopicPartition(self._topic, p) for p in consumer.partitions_for_topic(self._topic) or ()]
+                if set(partitions) != consumer.assignment():
+                    kept = {p: consumer.position(p) for p in consumer.assignment()}
+                    consumer.assign(partitions)
+                    consumer.seek_to_beginning(*[p for p in partitions if p not in kept])
+                    for partition, offset in kept.items():
+                        consumer.seek(partition, offset)
+                ends = consumer.end_offsets(partitions) if partitions else {}
+                goal = goal or ends
+                at = {partition: consumer.position(partition) for partition in partitions}
+                self.lag = sum(max(0, ends[p] - at[p]) for p in partitions)
+                self.error = None
+                if all(at.get(p, 0) >= end for p, end in goal.items()):
+                    self._caught_up.set()
+                looked = time.monotonic()
+            if not consumer.assignment():
+                self._stop.wait(0.2)  # the topic is made by whoever writes it first
+                continue
+            for records in consumer.poll(timeout_ms=200).values():
+                for record in records:
+                    self._apply(record.value, record.timestamp)
+
+    def _apply(self, value: bytes, committed_ms: int) -> None:
+        try:
+            packed = unpack(value)
+        except (pa.ArrowInvalid, StopIteration, TypeError):
+            self.unreadable += 1
+            return
+        if packed.bundle != self.corpus.version:
+            self.foreign += len(packed.rows)
+            return
+        self.newcomers += self.corpus.apply(packed.rows)
+        self.applied += len(packed.rows)
+        self.delay_ms = max(0.0, time.time() * 1000 - committed_ms)

@@ -1,0 +1,186 @@
+"""From queries to their top N: online store → query tower → live index."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from serving.clock import Clock
+from serving.features import OnlineFeatures, StoreDown
+from serving.query_state import QueryStates
+from serving.served import Served
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question.
+
+    at_ms: the moment of the answer (None: now) · wait_for_clicks: hold the answer until the query's activity counts
+    that many clicks, at most timeout_s · details: titles, categories and reasons as well.
+    """
+
+    query_id: str
+    n: int = 100
+    at_ms: int | None = None
+    exclude_seen: bool = True
+    category: str | None = None
+    wait_for_clicks: int | None = None
+    timeout_s: float = 2.0
+    details: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """One item of an answer. ``because``: the item, among the query's latest, that lies nearest to it."""
+
+    item_id: str
+    score: float
+    title: str | None = None
+    category: tuple[str, ...] = ()
+    because: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A query's top N.
+
+    source: where the query's vector comes from: ``stream`` (its clicks, live), ``bundle`` (as of the bundle's cut),
+    ``profile`` (a new query that the catalogue knows), ``popularity`` (nothing is known: what is clicked most lately).
+    fallback: why the answer is poorer than it could be (``unknown-query``, ``store-down``), or None.
+    clicks: how many clicks the query's activity counts · folded: how many are folded into its vector ·
+    vector_age_ms: time since the last click in it, at ``at`` · reached: whether ``wait_for_clicks`` was (None: not
+    asked).
+    """
+
+    query_id: str
+    bundle: str
+    items: list[Found]
+    source: str
+    fallback: str | None
+    clicks: int
+    folded: int
+    at: int
+    vector_age_ms: int | None
+    reached: bool | None = None
+    waited_ms: float = 0.0
+    took_ms: float = 0.0
+
+
+class Retriever:
+    """Answers questions in batches: one store read, one tower pass, one search for all of them.
+
+    ``served`` may be replaced at any time by one assignment.
+    """
+
+    def __init__(self, served: Served, features: OnlineFeatures, clock: Clock):
+        self.served = served
+        self.features = features
+        self.clock = clock
+        self.answered = 0
+        self._titles: dict[str, str | None] = {}
+
+    def clicks(self, query_ids: list[str]) -> list[int]:
+        """How many clicks each query's activity counts, the bundle's count where the store has none.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        table = self.served.queries
+        found = self.features.clicks(query_ids)
+        return [table.clicks(id_) if count is None else count for id_, count in zip(query_ids, found, strict=True)]
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]:
+        """Answer N questions. Whatever happens to the store, there is an answer; it says how good it is."""
+        start = time.perf_counter()
+        served, corpus = self.served, self.served.corpus
+        states, store_down = self._states(served, [ask.query_id for ask in asks])
+        as_of = np.array([self.clock.now_ms() if ask.at_ms is None else ask.at_ms for ask in asks], np.int64)
+        personal = np.flatnonzero(~states.nothing_known)
+        found: list[tuple] = [()] * len(asks)
+        exclude = [seen if ask.exclude_seen else None for ask, seen in zip(asks, states.seen, strict=True)]
+        allow = [None if ask.category is None else corpus.in_category(ask.category) for ask in asks]
+        if len(personal):
+            vectors = served.queries.represent(states, as_of)[personal]
+            n = max(asks[k].n for k in personal)
+            rows, scores = corpus.index.search(vectors, n, [exclude[k] for k in personal], [allow[k] for k in personal])
+            for q, k in enumerate(personal.tolist()):
+                filled = rows[q, : asks[k].n] >= 0
+                found[k] = rows[q, : asks[k].n][filled], scores[q, : asks[k].n][filled]
+        for k in np.flatnonzero(states.nothing_known).tolist():
+            out = np.empty(0, np.int64) if exclude[k] is None else exclude[k]
+            found[k] = corpus.popular(asks[k].n, out, allow[k])
+        answers = []
+        for k, ask in enumerate(asks):
+            unknown = states.source[k] == "none"
+            last = int(states.last_click[k])
+            items = [
+                Found(corpus.ids[r], round(s, 6))
+                for r, s in zip(found[k][0].tolist(), found[k][1].tolist(), strict=True)
+            ]
+            if ask.details:
+                items = self._explain(served, items, found[k][0], states.seen[k])
+            answers.append(
+                Answer(
+                    query_id=ask.query_id,
+                    bundle=served.version,
+                    items=items,
+                    source="popularity" if unknown else states.source[k],
+                    fallback="store-down" if store_down else "unknown-query" if unknown else None,
+                    clicks=int(states.clicks[k]),
+                    folded=int(states.folded[k]),
+                    at=int(as_of[k]),
+                    vector_age_ms=max(0, int(as_of[k]) - last) if last else None,
+                )
+            )
+        self.answered += len(answers)
+        took = round((time.perf_counter() - start) * 1000, 3)
+        return [replace(answer, took_ms=took) for answer in answers]
+
+    def locate(self, query_id: str) -> tuple[QueryStates, np.ndarray]:
+        """A query's state and its p_u [1, d] now."""
+        served = self.served
+        states = self._states(served, [query_id])[0]
+        return states, served.queries.represent(states, np.array([self.clock.now_ms()]))
+
+    def history(self, query_id: str, n: int) -> list[Found]:
+        """The query's latest clicked items, newest first."""
+        served = self.served
+        seen = self._states(served, [query_id])[0].seen[0][::-1][:n]
+        items = [Found(served.corpus.ids[row], 1.0) for row in seen.tolist()]
+        return self._explain(served, items, seen, seen[:0])
+
+    def titles(self, ids: Sequence[str]) -> list[str | None]:
+        """What people call some items: the catalogue's first text, kept once read; None if it has none."""
+        unread = [id_ for id_ in dict.fromkeys(ids) if id_ not in self._titles]
+        if unread and self.features.texts:
+            try:
+                read = self.features.items(unread)
+            except StoreDown:
+                return [self._titles.get(id_) for id_ in ids]
+            if len(self._titles) > 200_000:
+                self._titles.clear()
+            self._titles.update((id_, row[self.features.texts[0]]) for id_, row in zip(unread, read, strict=True))
+        return [self._titles.get(id_) for id_ in ids]
+
+    def _states(self, served: Served, ids: list[str]) -> tuple[QueryStates, bool]:
+        """What is known of some queries, and whether the store was down."""
+        try:
+            columns = self.features.queries(ids)
+        except StoreDown:
+            columns = None
+        return served.queries.states(ids, columns, served.corpus), columns is None
+
+    def _explain(self, served: Served, items: list[Found], rows: np.ndarray, seen: np.ndarray) -> list[Found]:
+        because: list[str | None] = [None] * len(items)
+        latest = seen[-20:]
+        if len(latest) and len(rows):
+            index = served.corpus.index
+            nearest = np.argmax(index.vectors(rows) @ index.vectors(latest).T, axis=1)
+            because = [served.corpus.ids[row] for row in latest[nearest].tolist()]
+        titles = self.titles([item.item_id for item in items])
+        names = dict(zip([b for b in because if b], self.titles([b for b in because if b]), strict=True))
+        return [
+            replace(item, title=title, category=tuple(served.corpus.category_of(row)), because=names.get(why) or why)
+            for item, title, row, why in zip(items, titles, rows.tolist(), because, strict=True)
+        ]

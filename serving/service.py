@@ -1,0 +1,199 @@
+"""The service as a whole: what is running behind the API, and what it tells of itself."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from feast import FeatureStore
+
+from serving import schemas
+from serving.clicks import ClickWriter
+from serving.clock import Clock
+from serving.config import ServingConfig
+from serving.desk import Desk
+from serving.features import OnlineFeatures, StoreDown
+from serving.follower import Follower
+from serving.projection import Plane, fit_plane
+from serving.retrieval import Retriever
+from serving.served import Served
+from streaming.topics import CLICKS, ITEM_VECTORS
+from training.bundle import Bundle
+
+
+@dataclass(frozen=True)
+class Topics:
+    """The topics that the service writes and reads; other names are for tests that share a broker."""
+
+    clicks: str = CLICKS
+    item_vectors: str = ITEM_VECTORS
+
+
+_BACKGROUND = 500  # items on the map
+
+
+class Service:
+    """Starts everything that answers from one bundle; :meth:`close` ends it.
+
+    Args:
+        bundle: The bundle to serve.
+        store: The Feast store that answers online.
+        bootstrap: The Kafka broker.
+        home: The home folder, for the progress that a replay leaves there.
+        category_field: The item feature that ``category`` filters by; by default the item tower's first.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        store: FeatureStore,
+        bootstrap: str,
+        home: Path,
+        config: ServingConfig | None = None,
+        category_field: str | None = None,
+        topics: Topics = Topics(),  # noqa: B008 (frozen)
+    ):
+        self.config = config or ServingConfig()
+        self.started = time.time()
+        self.posted = 0
+        self._home = home
+        self._plane: tuple[str, Plane, list] | None = None
+        served = Served.of(bundle, self.config, category_field)
+        self.features = OnlineFeatures(store)
+        self.clock = Clock.choose(
+            self.config.clock,
+            lambda: self.retriever.served.corpus.newest_event,
+            bundle.manifest.cut_ms,
+            self.config.replay_after_days,
+        )
+        self.retriever = Retriever(served, self.features, self.clock)
+        self.desk = Desk(self.retriever, self.config)
+        self.writer = ClickWriter(bootstrap, self.config.produce_timeout_s, topics.clicks)
+        self.follower = Follower(served.corpus, bootstrap, topics.item_vectors)
+
+    def close(self) -> None:
+        self.desk.close()
+        self.follower.close()
+        self.writer.close()
+
+    def count(self, query_id: str) -> int:
+        """How many clicks a query's activity counts; 0 if the store cannot say."""
+        try:
+            return self.retriever.clicks([query_id])[0]
+        except StoreDown:
+            return 0
+
+    def item(self, item_id: str) -> schemas.ItemOut | None:
+        """What is known of an item; None if nobody knows it."""
+        corpus = self.retriever.served.corpus
+        row = corpus.row(item_id)
+        try:
+            features = self.features.items([item_id])[0]
+        except StoreDown:
+            features = {}
+        if row is None and not features.get("known"):
+            return None
+        clicks, last = (0, 0) if row is None else corpus.activity(row)
+        return schemas.ItemOut(
+            item_id=item_id,
+            title=next((features[name] for name in self.features.texts if features.get(name)), None),
+            category=[] if row is None else corpus.category_of(row),
+            features={name: value for name, value in features.items() if name != "known"},
+            clicks=clicks,
+            last_click=last or None,
+            in_index=row is not None,
+        )
+
+    def query_ids(self, limit: int, prefix: str) -> Sequence[str]:
+        """Ids of the bundle's queries, those with the latest clicks first; with a prefix, in the bundle's order."""
+        table = self.retriever.served.bundle.queries
+        if prefix:
+            found = (id_ for id_ in table.ids if id_.startswith(prefix))
+            return [id_ for id_, _ in zip(found, range(limit), strict=False)]
+        limit = min(limit, len(table.ids))
+        newest = np.argsort(-table.last_click, kind="stable")[:limit]
+        return [table.ids[row] for row in newest]
+
+    def map(self, query_id: str, background: bool) -> dict:
+        """2-D positions: the query's p_u and memories of a_u, its latest items, and (``background``) some items."""
+        served = self.retriever.served
+        plane, sample = self._plane_of(served)
+        states, vector = self.retriever.locate(query_id)
+        seen = states.seen[0][-8:]
+        answer = {
+            "bundle": served.version,
+            "query": _points(plane, vector)[0],
+            "memories": _points(plane, states.a[0]) if states.folded[0] else [],
+            "seen": [
+                {"item_id": served.corpus.ids[row], "at": at}
+                for row, at in zip(seen.tolist(), _points(plane, served.corpus.index.vectors(seen)), strict=True)
+            ],
+        }
+        return {**answer, "items": sample} if background else answer
+
+    def progress(self) -> bytes | None:
+        """What a replay last wrote of its hit rates (JSON), or None."""
+        try:
+            return (self._home / "progress.json").read_bytes() or None
+        except OSError:
+            return None
+
+    def not_ready(self) -> str | None:
+        """Why the service is not ready to answer with fresh vectors, or None if it is."""
+        if not self.follower.caught_up:
+            behind = self.follower.error or f"{self.follower.lag} records behind"
+            return f"the index is catching up with the stream ({behind})"
+        try:
+            self.features.clicks(["readiness"])
+        except StoreDown as error:
+            return f"the online store does not answer: {error}"
+        return None
+
+    def status(self) -> dict:
+        served, follower = self.retriever.served, self.follower
+        manifest, corpus = served.bundle.manifest, served.corpus
+        return {
+            "bundle": {
+                "version": manifest.version,
+                "dataset": manifest.dataset,
+                "created": manifest.created.isoformat(),
+                "cut": manifest.cut_ms,
+                "queries": len(served.bundle.queries.ids),
+                "metrics": manifest.metrics,
+            },
+            "index": {
+                "kind": corpus.index.kind,
+                "items": len(corpus),
+                "updates": corpus.updates,
+                "rebuilding": corpus.index.rebuilding,
+            },
+            "stream": {
+                "caught_up": follower.caught_up,
+                "lag": follower.lag,
+                "delay_ms": follower.delay_ms,
+                "applied": follower.applied,
+                "foreign": follower.foreign,
+                "unreadable": follower.unreadable,
+                "error": follower.error,
+                "newest_event": corpus.newest_event,
+            },
+            "clock": {"now": self.clock.now_ms(), "replay": self.clock.replay},
+            "load": {"pending": self.desk.pending, "answered": self.retriever.answered, "clicks_posted": self.posted},
+            "uptime_s": round(time.time() - self.started, 1),
+        }
+
+    def _plane_of(self, served: Served) -> tuple[Plane, list]:
+        """The map's plane, fitted once a bundle, and a sample of items on it."""
+        if self._plane is None or self._plane[0] != served.version:
+            rows = served.corpus.index.rows()
+            rng = np.random.default_rng(0)
+            fitted = rng.choice(rows, min(len(rows), 20_000), replace=False) if len(rows) else rows
+            plane = fit_plane(served.corpus.index.vectors(fitted))
+            shown = fitted[:_BACKGROUND]
+            self._plane = (served.version, plane, _points(plane, served.corpus.index.vectors(shown)))
+        return self._plane[1], self._plane[2]
+
+
+def _points(plane: Plane, vectors: np.ndarray) -> list[list[float]]:
+    return np.round(plane.project(vectors), 4).tolist()
