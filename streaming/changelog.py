@@ -1,0 +1,95 @@
+"""Reading the packed topics back: whole partitions for a restart, or forever for whoever follows them."""
+
+import logging
+import time
+from collections.abc import Iterable, Iterator
+from typing import NamedTuple
+
+import pyarrow as pa
+from kafka import TopicPartition
+
+from streaming.clients import close_quietly, free_consumer, partitions_of
+from streaming.config import KafkaConnection
+from streaming.topics import unpack
+
+log = logging.getLogger(__name__)
+NEXT = "next"
+"""Header of a changelog record: the offset of the stage's input up to which (exclusive) the record accounts."""
+
+
+class Change(NamedTuple):
+    """Rows of one record. ``next``: see :data:`NEXT`; 0 if the record does not say."""
+
+    partition: int
+    next: int
+    rows: pa.RecordBatch
+
+
+def changes(records: Iterable, bundle: str) -> Iterator[Change]:
+    """The records that hold rows of a bundle. Others lie in another vector space, or are not ours at all."""
+    for record in records:
+        try:
+            packed = unpack(record.value)
+        except (pa.ArrowInvalid, TypeError, StopIteration):
+            log.warning(
+                "unreadable_record topic=%s partition=%d offset=%d", record.topic, record.partition, record.offset
+            )
+            continue
+        if packed.bundle == bundle:
+            position = next((int(value) for name, value in record.headers if name == NEXT), 0)
+            yield Change(record.partition, position, packed.rows)
+
+
+def read_committed(connection: KafkaConnection, partitions: list[TopicPartition], bundle: str) -> Iterator[Change]:
+    """All committed rows of a bundle in some partitions, oldest first.
+
+    It reads up to the end that these partitions have now, open transactions included, and so waits for those to end:
+    they may be of a worker that was taken for dead, and that commits after all.
+    """
+    ends_consumer = free_consumer(connection, committed=False)
+    try:
+        ends = ends_consumer.end_offsets(partitions)
+    finally:
+        close_quietly(ends_consumer)
+    consumer = free_consumer(connection, fetch_max_wait_ms=20)
+    try:
+        consumer.assign(partitions)
+        consumer.seek_to_beginning(*partitions)
+        told = time.monotonic()
+        while behind := [p for p in partitions if (consumer.position(p) or 0) < ends[p]]:
+            for records in consumer.poll(timeout_ms=100).values():
+                yield from changes(records, bundle)
+            if time.monotonic() - told > 5:
+                told = time.monotonic()
+                log.info("restoring partitions=%s", ",".join(f"{p.topic}-{p.partition}" for p in behind))
+    finally:
+        close_quietly(consumer)
+
+
+class Follower:
+    """Reads a whole topic from its beginning, then whatever comes: for readers that need every partition.
+
+    Reading twice is harmless, since the values are absolute; hence no group and no offsets.
+    """
+
+    def __init__(self, connection: KafkaConnection, topic: str, bundle: str):
+        self._bundle = bundle
+        self._consumer = free_consumer(connection, max_poll_records=200)
+        self._partitions = partitions_of(self._consumer, topic)
+        self._consumer.assign(self._partitions)
+        self._consumer.seek_to_beginning(*self._partitions)
+        self._goal = self._consumer.end_offsets(self._partitions)
+
+    def poll(self, timeout_ms: int = 0) -> Iterator[pa.RecordBatch]:
+        """Rows that have come since."""
+        for records in self._consumer.poll(timeout_ms=timeout_ms).values():
+            for change in changes(records, self._bundle):
+                yield change.rows
+
+    @property
+    def caught_up(self) -> bool:
+        """Whether everything has been read that was there at the start."""
+        return all((self._consumer.position(p) or 0) >= self._goal[p] for p in self._partitions)
+
+    def close(self) -> None:
+        close_quietly(self._consumer)

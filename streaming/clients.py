@@ -1,0 +1,126 @@
+"""Clients of kafka-python with the settings that exactly-once and low latency need, and the topics themselves."""
+
+import contextlib
+import logging
+import time
+from collections.abc import Iterable
+from typing import Any
+
+from kafka import KafkaConsumer, KafkaProducer, TopicPartition
+from kafka.admin import KafkaAdminClient, NewTopic
+from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
+from kafka.errors import KafkaError, TopicAlreadyExistsError
+
+from streaming.config import KafkaConnection, UpdaterConfig
+from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
+
+# The default pause between attempts, 100 ms, makes one commit in twenty take 110–250 ms.
+RETRY = {"retry_backoff_ms": 20, "reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 1_000}
+
+
+def quiet_kafka() -> None:
+    """Keep kafka-python's log to what nobody else reports.
+
+    While a broker is away it logs hundreds of lines a second, errors included; the workers say so themselves, once.
+    """
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+
+
+def create_topics(connection: KafkaConnection | str, partitions: int = 4) -> None:
+    """Create the topics of the loop that do not exist yet.
+
+    Args:
+        connection: The cluster, or just its ``host:port``.
+        partitions: How far a stage can scale; all topics but the dead letters have as many.
+    """
+    connection = KafkaConnection(bootstrap=connection) if isinstance(connection, str) else connection
+    # The broker's clock on every click: what "too far in the future" is compared with, the same at every reading. It
+    # also keeps retention by age, where there is one, from deleting a replay of old clicks as it arrives.
+    settings = {CLICKS: {"message.timestamp.type": "LogAppendTime"}}
+    admin = KafkaAdminClient(**connection.client)
+    try:
+        for name in (CLICKS, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, DEAD):
+            count = 1 if name == DEAD else partitions
+            topic = NewTopic(name, count, replication_factor=-1, topic_configs=settings.get(name, {}))
+            try:
+                admin.create_topics([topic])
+            except TopicAlreadyExistsError:
+                continue
+    finally:
+        admin.close()
+
+
+def group_consumer(config: UpdaterConfig, group: str, topics: Iterable[str], name: str, **extra: Any) -> KafkaConsumer:
+    """A static member of a group that reads committed records and commits nothing by itself."""
+    listener = extra.pop("listener", None)
+    consumer = KafkaConsumer(
+        **config.client,
+        **RETRY,
+        client_id=name,
+        group_id=group,
+        group_instance_id=name,
+        isolation_level="read_committed",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        partition_assignment_strategy=(CooperativeStickyAssignor,),
+        session_timeout_ms=config.session_timeout_ms,
+        heartbeat_interval_ms=config.session_timeout_ms // 5,
+        fetch_max_wait_ms=config.fetch_max_wait_ms,
+        metrics_enabled=False,
+        allow_auto_create_topics=False,
+        **extra,
+    )
+    consumer.subscribe(list(topics), listener=listener)
+    return consumer
+
+
+def free_consumer(connection: KafkaConnection, *, committed: bool = True, **extra: Any) -> KafkaConsumer:
+    """A consumer without a group: it is told what to read."""
+    return KafkaConsumer(
+        **connection.client,
+        **RETRY,
+        group_id=None,
+        isolation_level="read_committed" if committed else "read_uncommitted",
+        enable_auto_commit=False,
+        auto_offset_reset="earliest",
+        metrics_enabled=False,
+        allow_auto_create_topics=False,
+        **{"fetch_max_wait_ms": 100, "max_poll_records": 1_000, **extra},
+    )
+
+
+def transactional_producer(config: UpdaterConfig, transactional_id: str) -> KafkaProducer:
+    return KafkaProducer(
+        **config.client,
+        **RETRY,
+        transactional_id=transactional_id,
+        transaction_timeout_ms=config.transaction_timeout_ms,
+        delivery_timeout_ms=config.transaction_timeout_ms,
+        request_timeout_ms=config.transaction_timeout_ms,
+        max_block_ms=config.transaction_timeout_ms,
+        metrics_enabled=False,
+        allow_auto_create_topics=False,
+    )
+
+
+def partitions_of(consumer: KafkaConsumer, topic: str, timeout_s: float = 30) -> list[TopicPartition]:
+    """A topic's partitions, waiting for the topic to exist.
+
+    Raises:
+        TimeoutError: it does not.
+    """
+    deadline = time.monotonic() + timeout_s
+    while not (found := consumer.partitions_for_topic(topic)):
+        if time.monotonic() > deadline:
+            raise TimeoutError(f"there is no topic {topic}; create the topics first")
+        time.sleep(0.1)
+    return [TopicPartition(topic, partition) for partition in sorted(found)]
+
+
+def close_quietly(client: Any, timeout: float = 0) -> None:
+    """Close a client of a broker that may be gone: what it still wanted to say no longer matters."""
+    with contextlib.suppress(KafkaError, OSError):
+        if isinstance(client, KafkaProducer):
+            client.close(timeout=timeout)
+        else:
+            client.close(timeout_ms=int(timeout * 1000))

@@ -1,0 +1,91 @@
+"""The updater: both stages and the Feast sink as threads of one process, or one stage alone."""
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from streaming.clients import close_quietly, free_consumer, partitions_of, quiet_kafka
+from streaming.config import UpdaterConfig
+from streaming.feast_sink import FeastSink
+from streaming.stages import ItemStage, QueryStage
+from streaming.topics import SIGNALS_TOPIC
+from streaming.worker import Worker
+from training.bundle import Bundle
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+log = logging.getLogger(__name__)
+STAGES = ("query", "item")
+
+
+def run_updater(
+    bundle: Bundle,
+    store: "FeatureStore",
+    config: UpdaterConfig,
+    stop: threading.Event,
+    stages: Sequence[str] = STAGES,
+    feast_sink: bool = True,
+    ready: Callable[[], None] | None = None,
+) -> None:
+    """Keep a bundle's vectors up to the clicks until ``stop`` is set. The topics must exist.
+
+    Args:
+        bundle: The model and its state at the cut.
+        store: The Feast store with the profiles, and with the views that the sink writes.
+        config: Settings.
+        stop: Set it to end; batches at hand are finished first.
+        stages: ``query``, ``item``, or both.
+        feast_sink: Whether this process writes to the online store.
+        ready: Called once all that was started has restored its state and follows.
+
+    Raises:
+        Exception: what ended one of the threads; the others are stopped first.
+    """
+    quiet_kafka()
+    members: list[Worker | FeastSink] = []
+    if "query" in stages:
+        members.append(Worker(QueryStage(bundle, store, config, signal_partitions(config)), config, stop))
+    if "item" in stages:
+        members.append(Worker(ItemStage(bundle, store, config), config, stop))
+    if feast_sink:
+        members.append(FeastSink(bundle, store, config, stop))
+    failures: list[BaseException] = []
+
+    def run(member: Worker | FeastSink) -> None:
+        try:
+            member.run()
+        except BaseException as error:  # whatever it is, the process must not go on with half of its threads
+            log.exception("stopped_by_error member=%s", member.name)
+            failures.append(error)
+            stop.set()
+
+    threads = [threading.Thread(target=run, args=(member,), name=member.name) for member in members]
+    for thread in threads:
+        thread.start()
+    try:
+        while not stop.wait(0.05):
+            if all(member.ready.is_set() for member in members):
+                if ready:
+                    ready()
+                stop.wait()
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join()
+    if failures:
+        raise failures[0]
+
+
+def signal_partitions(config: UpdaterConfig) -> int:
+    """How many partitions the item stage's input has.
+
+    Raises:
+        TimeoutError: the topic does not exist.
+    """
+    consumer = free_consumer(config)
+    try:
+        return len(partitions_of(consumer, SIGNALS_TOPIC))
+    finally:
+        close_quietly(consumer)
