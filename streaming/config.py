@@ -38,13 +38,13 @@ class UpdaterConfig(KafkaConnection):
     batch_clicks: int = Field(default=2_000, ge=1)
     """At most this many clicks go into a transaction of the query stage. Larger: more throughput, more latency."""
     batch_records: int = Field(default=64, ge=1)
-    """At most this many records of signals go into a transaction of the item stage; each holds up to a batch's clicks."""
+    """At most this many records of signals go into a transaction of the item stage; each holds up to a batch."""
     poll_ms: int = Field(default=20, ge=1)
     """How long an idle worker waits for clicks before it looks for new item vectors and for the stop sign."""
     fetch_max_wait_ms: int = Field(default=100, ge=1)
-    """How long the broker holds back an answer without records. New records are answered at once whatever this is."""
+    """How long the broker holds back an empty answer. New records are answered at once whatever this is."""
     clock_skew_ms: int = Field(default=60_000, ge=0)
-    """How far ahead of the broker's clock a click's time may be; a later one is a mistake and goes to the dead letters."""
+    """How far ahead of the broker's clock a click's time may be; a later one is a mistake, hence a dead letter."""
     session_timeout_ms: int = Field(default=10_000, ge=1_000)
     """After this long without a sign of life a worker's partitions go to the others."""
     transaction_timeout_ms: int = Field(default=10_000, ge=1_000)

@@ -16,26 +16,21 @@ class ContractError(RuntimeError):
 
 
 def registered_services(store: "FeatureStore", names: tuple[str, ...] = ("query_tower", "item_tower")) -> Services:
-    """Feature service → {feature: type}, as registered in Feast. What a manifest records as ``services``.
+    """Feature service → {``view__feature``: type}, as registered in Feast: what a manifest records as ``services``.
 
     Raises:
         ContractError: a service is not registered.
     """
-    known = {service.name: service for service in store.list_feature_services()}
+    from feature_repo.store import service_fields
+
+    known = {service.name for service in store.list_feature_services()}
     missing = [name for name in names if name not in known]
     if missing:
         raise ContractError(
             f"the feature store has no feature service {', '.join(missing)}: register the definitions first "
             f"(feast apply); it has: {', '.join(sorted(known)) or 'none'}"
         )
-    return {
-        name: {
-            feature.name: str(feature.dtype)
-            for view in known[name].feature_view_projections
-            for feature in view.features
-        }
-        for name in names
-    }
+    return {name: service_fields(store, name) for name in names}
 
 
 def check_services(store: "FeatureStore", manifest: Manifest) -> None:

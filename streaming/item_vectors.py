@@ -40,7 +40,7 @@ class ItemVectors:
         return self._vectors[: self._size]
 
     def rows(self, ids: list[str], as_of_ms: int) -> Array:
-        """Rows [N] of some items. One that is new gets the item tower's output from its profile alone, at ``as_of_ms``."""
+        """Rows [N] of some items. A new one gets the item tower's output for its profile alone, at ``as_of_ms``."""
         rows = np.fromiter((self._rows.get(key, -1) for key in ids), np.int64, len(ids))
         if len(rows) and rows.min() < 0:
             new = list(dict.fromkeys(key for key, row in zip(ids, rows.tolist(), strict=True) if row < 0))

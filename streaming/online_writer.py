@@ -80,7 +80,7 @@ class OnlineWriter:
             raise
 
     def _now(self) -> datetime:
-        """The time of a write, later than any before it: Redis drops a value whose time is not newer than the stored."""
+        """A time later than that of any write before: Redis drops a value that is not newer than the stored one."""
         now = datetime.fromtimestamp(time.time(), UTC)
         self._last = now if now > self._last else self._last + timedelta(microseconds=1)
         return self._last

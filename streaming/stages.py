@@ -35,7 +35,7 @@ class Outcome:
 
 
 class Stage(Protocol):
-    """One stage of the updater. ``source`` is its input topic, ``changelog`` the topic that its state is rebuilt from."""
+    """One stage: ``source`` is its input topic, ``changelog`` the topic that its state is rebuilt from."""
 
     name: str
     source: str

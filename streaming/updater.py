@@ -20,6 +20,10 @@ log = logging.getLogger(__name__)
 STAGES = ("query", "item")
 
 
+class UpdaterError(RuntimeError):
+    """The updater cannot run. The message says why and what to do."""
+
+
 def run_updater(
     bundle: Bundle,
     store: "FeatureStore",

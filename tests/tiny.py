@@ -131,7 +131,11 @@ def card_services(card: DatasetCard) -> dict[str, dict[str, str]]:
 
     services = define(card, Path("/")).services
     return {
-        name: {field.name: str(field.dtype) for view in service.feature_view_projections for field in view.features}
+        name: {
+            f"{view.name}__{field.name}": str(field.dtype)
+            for view in service.feature_view_projections
+            for field in view.features
+        }
         for name, service in services.items()
     }
 
