@@ -3,76 +3,73 @@
 import os
 import socket
 import sys
-from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from cli.settings import Bootstrap, Data, Home, Redis, load_settings
+
 
 def serve(
-    home: Annotated[Path, typer.Option(envvar="DAT_HOME", help="The system's home folder.")] = Path(".dat"),
-    bootstrap: Annotated[
-        str, typer.Option(envvar="DAT_BOOTSTRAP", help="The Kafka broker, host:port.")
-    ] = "127.0.0.1:9092",
-    redis: Annotated[
-        str | None,
-        typer.Option(envvar="DAT_REDIS", help="host:port of a Redis that answers online, instead of SQLite."),
-    ] = None,
+    home: Home = None,
+    data: Data = None,
+    bootstrap: Bootstrap = None,
+    redis: Redis = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8000,
     clock: Annotated[
-        str, typer.Option(help="What now is: wall, data (the newest click's time, for replays), auto.")
-    ] = "auto",
-    category: Annotated[
-        str | None, typer.Option(help="The item feature that the category filter reads; by default the first.")
+        Literal["auto", "wall", "data"] | None,
+        typer.Option(help="What now is: the wall clock, or the newest click's time (for a replay of old clicks)."),
     ] = None,
-    api_key: Annotated[str | None, typer.Option(envvar="DAT_API_KEY", help="Ask callers of /v1 for this key.")] = None,
 ) -> None:
-    """Answer with a query's top N over HTTP: the page at /, the API under /v1, its documentation at /docs."""
+    """Answer with a query's top N over HTTP: the page at /, the API under /v1, its documentation at /docs.
+
+    It serves the bundle in service and follows the updater's vectors. Exit status 2: it cannot listen there.
+    """
+    settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
+    config = settings.serving if clock is None else settings.serving.model_copy(update={"clock": clock})
     listening = _listen(host, port)
 
-    import logging
-    import warnings
+    from cli.preflight import quiet
 
-    warnings.simplefilter("ignore")  # Feast and its friends warn at import, about themselves
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)  # it reports every reconnection; the follower says it once
-    logging.getLogger("feast").setLevel(logging.ERROR)
-
+    quiet()
     import faiss
     import torch
     import uvicorn
     from kafka.errors import KafkaError
-    from pydantic import ValidationError
 
+    from feature_repo.card import CardError
     from feature_repo.store import open_store
     from serving.api import create_app
-    from serving.config import ServingConfig
-    from serving.service import Service
-    from training.bundle import BundleError, Shelf
+    from serving.service import CannotStart, Service
+    from streaming.contract import check_services
+    from training.bundle import Shelf
 
     # One thread a pass: the arrays are small, and more would fight the updater for the cores.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)
+    bundle = Shelf(settings.home / "bundles").load()
+    store = open_store(settings.home, settings.redis)
+    check_services(store, bundle.manifest)
+    if config.category_field is None and bundle.manifest.dataset == settings.dataset:
+        try:
+            config = config.model_copy(update={"category_field": settings.card.item.category})
+        except CardError:
+            pass  # a bundle serves without its card
     try:
-        bundle = Shelf(home / "bundles").load()
-        service = Service(bundle, open_store(home, redis), bootstrap, home, ServingConfig(clock=clock), category)
-    except BundleError as error:
-        _fail(str(error))
-    except ValidationError as error:
-        _fail(f"a setting is not valid: {error.errors()[0]['msg']}")
+        service = Service(bundle, store, settings.updater, settings.home, config)
     except KafkaError as error:
-        _fail(f"no Kafka broker answers at {bootstrap} ({type(error).__name__}): start one, or give --bootstrap")
-    shown = listening.getsockname()
+        raise CannotStart(
+            f"Kafka at {settings.updater.bootstrap} does not answer ({type(error).__name__}): start it, or give --bootstrap"
+        ) from error
+    address = "http://{}:{}".format(*listening.getsockname()[:2])
     print(
-        f"serving {bundle.version}, {len(service.retriever.served.corpus):,} items, at http://{shown[0]}:{shown[1]}"
-        f" — try: curl 'http://{shown[0]}:{shown[1]}/v1/retrieve?query_id={bundle.queries.ids[0]}&n=10'",
+        f"serving {bundle.version}, {len(service.retriever.served.corpus):,} items, at {address} — "
+        f"try: curl '{address}/v1/retrieve?query_id={bundle.queries.ids[0]}&n=10'",
         flush=True,
     )
-    config = uvicorn.Config(
-        create_app(service, api_key), log_level="warning", access_log=False, timeout_graceful_shutdown=5
-    )
-    uvicorn.Server(config).run(sockets=[listening])
+    server = uvicorn.Config(create_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    uvicorn.Server(server).run(sockets=[listening])
 
 
 def _listen(host: str, port: int) -> socket.socket:
@@ -84,10 +81,9 @@ def _listen(host: str, port: int) -> socket.socket:
         listening.listen(2048)
     except OSError as error:
         why = os.strerror(error.errno or 0)
-        _fail(f"cannot listen on {host}:{port} ({why}): end what uses it, or choose another with --port")
+        print(
+            f"dat: cannot listen on {host}:{port} ({why}): end what uses it, or choose another with --port",
+            file=sys.stderr,
+        )
+        raise typer.Exit(2) from None
     return listening
-
-
-def _fail(message: str) -> None:
-    print(f"dat serve: {message}", file=sys.stderr)
-    raise typer.Exit(2)

@@ -1,7 +1,6 @@
 """The HTTP API: questions, clicks, and what the page and an operator want to know."""
 
 import asyncio
-import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -45,7 +44,7 @@ def error(status: int, code: str, message: str, retry_after_s: int | None = None
     return JSONResponse({"code": code, "message": message}, status, headers)
 
 
-def create_app(service: Service, api_key: str | None = None) -> FastAPI:
+def create_app(service: Service) -> FastAPI:
     """The application over a running service; it closes the service when it ends."""
     config = service.config
 
@@ -61,7 +60,7 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         lifespan=lifespan,
         responses=_ERRORS,
     )
-    app.add_middleware(Limits, max_body_bytes=config.max_body_bytes, api_key=api_key)
+    app.add_middleware(Limits, max_body_bytes=config.max_body_bytes, api_key=config.api_key)
     _handle_errors(app)
     expected = Expected()
 
@@ -185,13 +184,6 @@ def create_app(service: Service, api_key: str | None = None) -> FastAPI:
         """The index has caught up with the stream and the store answers; 503 and why if not."""
         reason = service.not_ready()
         return schemas.Health(status="ready") if reason is None else error(503, "not-ready", reason, 1)
-
-    @app.middleware("http")
-    async def stamp(request: Request, call_next) -> Response:
-        start = time.perf_counter()
-        response = await call_next(request)
-        response.headers["Server-Timing"] = f"app;dur={(time.perf_counter() - start) * 1000:.2f}"
-        return response
 
     @app.get("/", include_in_schema=False)
     async def page() -> FileResponse:

@@ -8,6 +8,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from feature_repo.click import Click
+from streaming.config import KafkaConnection
 from streaming.topics import CLICKS
 
 _REMEMBER_S = 30.0
@@ -20,11 +21,11 @@ class NotWritten(RuntimeError):
 class ClickWriter:
     """Produces clicks, keyed by query, and answers once the broker has them on all its replicas."""
 
-    def __init__(self, bootstrap: str, timeout_s: float, topic: str = CLICKS):
+    def __init__(self, kafka: KafkaConnection, timeout_s: float, topic: str = CLICKS):
         self._topic = topic
         self._timeout_s = timeout_s
         self._producer = KafkaProducer(
-            bootstrap_servers=bootstrap,
+            **kafka.client,
             acks="all",
             linger_ms=0,
             retry_backoff_ms=20,

@@ -35,9 +35,6 @@ class ServingConfig(_Frozen):
     """What "now" is: the wall clock, or the newest event (``data``), for a replay of old clicks. ``auto`` takes
     ``data`` if the bundle's cut is older than ``replay_after_days``."""
     replay_after_days: int = Field(default=180, ge=1)
-    max_n: int = Field(default=1000, ge=1)
-    max_batch: int = Field(default=100, ge=1)
-    """Queries in one batch request."""
     default_timeout_ms: int = Field(default=2_000, ge=0)
     """How long an answer is held for ``wait_for_clicks`` unless the request says."""
     max_timeout_ms: int = Field(default=30_000, ge=0)
@@ -47,6 +44,10 @@ class ServingConfig(_Frozen):
     """Requests waiting for an answer, held ones included; beyond it the service says 503 instead of collapsing."""
     answer_batch: int = Field(default=32, ge=1)
     """Requests answered in one pass through the store, the tower and the index."""
+    category_field: str | None = None
+    """The item feature that the category filter reads; by default the card's category, else the item tower's first."""
+    api_key: str | None = Field(default=None, min_length=8, repr=False)
+    """If set, callers of /v1 must send it in the header X-API-Key."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1)
     produce_timeout_s: float = Field(default=10.0, gt=0)
     """How long a posted click may take to be acknowledged by the broker."""

@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from serving.corpus import Corpus
+from streaming.config import KafkaConnection
 from streaming.topics import ITEM_VECTORS, unpack
 
 log = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ class Follower:
     taken back; values are absolute, so that reading them again after a restart is harmless.
     """
 
-    def __init__(self, corpus: Corpus, bootstrap: str, topic: str = ITEM_VECTORS):
+    def __init__(self, corpus: Corpus, kafka: KafkaConnection, topic: str = ITEM_VECTORS):
         self.corpus = corpus
         self.applied = 0  # rows of this bundle
         self.foreign = 0  # rows of other bundles, dropped: their vectors lie in another space
@@ -32,7 +33,7 @@ class Follower:
         self.newcomers: list[str] = []  # items that came after the bundle, whose categories nobody has filed yet
         self.error: str | None = None
         self._topic = topic
-        self._bootstrap = bootstrap
+        self._kafka = kafka
         self._caught_up = threading.Event()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
@@ -54,7 +55,7 @@ class Follower:
         while not self._stop.is_set():
             try:
                 consumer = KafkaConsumer(
-                    bootstrap_servers=self._bootstrap,
+                    **self._kafka.client,
                     group_id=None,
                     enable_auto_commit=False,
                     isolation_level="read_committed",

@@ -123,7 +123,7 @@ class LiveIndex:
         with self._lock.read():
             for q, (out, only) in enumerate(zip(exclude or nothing, allow or nothing, strict=True)):
                 if only is not None and (self._lists is None or len(only) <= _SELECTIVE * self._size):
-                    found = self._score(vectors[q], np.asarray(only, np.int64), n, out)
+                    found = self._score(vectors[q], only, n, out)
                 elif self._lists is None:
                     found = self._scan(vectors[q], n, out)
                 else:
@@ -197,9 +197,9 @@ class LiveIndex:
             selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(np.ascontiguousarray(exclude, np.int64)))
         if only is not None:
             # A list holds fewer allowed rows, so as many more lists must be visited to find n of them.
-            probes = min(self._lists.nlist, round(probes * self._size / max(len(only), 1)))
+            probes = min(self._lists.nlist, max(probes, round(probes * self._size / max(len(only), 1))))
             allowed = np.zeros(self._rows, bool)
-            allowed[only] = True
+            allowed[only[only < self._rows]] = True
             bitmap = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             selector = bitmap if selector is None else faiss.IDSelectorAnd(selector, bitmap)
         options = {} if selector is None else {"sel": selector}

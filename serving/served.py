@@ -23,6 +23,6 @@ class Served:
         return self.bundle.version
 
     @classmethod
-    def of(cls, bundle: Bundle, config: ServingConfig, category_field: str | None = None) -> "Served":
+    def of(cls, bundle: Bundle, config: ServingConfig) -> "Served":
         """Everything that serving a bundle needs, its items as of the cut."""
-        return cls(bundle, QueryTable(bundle), Corpus(bundle, category_field, config.index))
+        return cls(bundle, QueryTable(bundle), Corpus(bundle, config.category_field, config.index))

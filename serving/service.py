@@ -18,8 +18,13 @@ from serving.follower import Follower
 from serving.projection import Plane, fit_plane
 from serving.retrieval import Retriever
 from serving.served import Served
+from streaming.config import KafkaConnection
 from streaming.topics import CLICKS, ITEM_VECTORS
 from training.bundle import Bundle
+
+
+class CannotStart(RuntimeError):
+    """The service cannot start. The message says why and what to do."""
 
 
 @dataclass(frozen=True)
@@ -39,19 +44,17 @@ class Service:
     Args:
         bundle: The bundle to serve.
         store: The Feast store that answers online.
-        bootstrap: The Kafka broker.
+        kafka: How to reach the brokers.
         home: The home folder, for the progress that a replay leaves there.
-        category_field: The item feature that ``category`` filters by; by default the item tower's first.
     """
 
     def __init__(
         self,
         bundle: Bundle,
         store: FeatureStore,
-        bootstrap: str,
+        kafka: KafkaConnection,
         home: Path,
         config: ServingConfig | None = None,
-        category_field: str | None = None,
         topics: Topics = Topics(),  # noqa: B008 (frozen)
     ):
         self.config = config or ServingConfig()
@@ -59,7 +62,7 @@ class Service:
         self.posted = 0
         self._home = home
         self._plane: tuple[str, Plane, list] | None = None
-        served = Served.of(bundle, self.config, category_field)
+        served = Served.of(bundle, self.config)
         self.features = OnlineFeatures(store)
         self.clock = Clock.choose(
             self.config.clock,
@@ -69,8 +72,8 @@ class Service:
         )
         self.retriever = Retriever(served, self.features, self.clock)
         self.desk = Desk(self.retriever, self.config)
-        self.writer = ClickWriter(bootstrap, self.config.produce_timeout_s, topics.clicks)
-        self.follower = Follower(served.corpus, bootstrap, topics.item_vectors)
+        self.writer = ClickWriter(kafka, self.config.produce_timeout_s, topics.clicks)
+        self.follower = Follower(served.corpus, kafka, topics.item_vectors)
 
     def close(self) -> None:
         self.desk.close()

@@ -17,6 +17,7 @@ from kafka.admin import KafkaAdminClient, NewTopic
 from serving.api import create_app
 from serving.config import ServingConfig
 from serving.service import Service, Topics
+from streaming.config import KafkaConnection
 from streaming.topics import ITEM_STATE, pack
 from tests.tiny import tiny_bundle, tiny_store
 
@@ -88,7 +89,7 @@ def running(broker, tmp_path_factory) -> Iterator[Running]:
     make_topics(broker.bootstrap, [topics.clicks, topics.item_vectors])
     bundle, store = tiny_bundle(queries=6, items=60), tiny_store(home, queries=8, items=60)
     producer = KafkaProducer(bootstrap_servers=broker.bootstrap)
-    service = Service(bundle, store, broker.bootstrap, home, ServingConfig(), topics=topics)
+    service = Service(bundle, store, KafkaConnection(bootstrap=broker.bootstrap), home, ServingConfig(), topics=topics)
     with http(create_app(service)) as url, httpx.Client(base_url=url, timeout=30) as client:
         assert service.follower.wait_caught_up(20)
         yield Running(service, store, producer, bundle, topics, url, client)
