@@ -1,5 +1,6 @@
 """``dat serve``: answer over HTTP until stopped."""
 
+import contextlib
 import os
 import socket
 import sys
@@ -52,16 +53,13 @@ def serve(
     store = open_store(settings.home, settings.redis)
     check_services(store, bundle.manifest)
     if config.category_field is None and bundle.manifest.dataset == settings.dataset:
-        try:
+        with contextlib.suppress(CardError):  # a bundle serves without its card
             config = config.model_copy(update={"category_field": settings.card.item.category})
-        except CardError:
-            pass  # a bundle serves without its card
     try:
         service = Service(bundle, store, settings.updater, settings.home, config)
     except KafkaError as error:
-        raise CannotStart(
-            f"Kafka at {settings.updater.bootstrap} does not answer ({type(error).__name__}): start it, or give --bootstrap"
-        ) from error
+        why = f"Kafka at {settings.updater.bootstrap} does not answer ({type(error).__name__})"
+        raise CannotStart(f"{why}: start it, or give --bootstrap") from error
     address = "http://{}:{}".format(*listening.getsockname()[:2])
     print(
         f"serving {bundle.version}, {len(service.retriever.served.corpus):,} items, at {address} — "
