@@ -1,0 +1,55 @@
+"""``dat``: the one command. Each verb is a file of this folder; what is slow to import, a verb imports when it runs."""
+
+import importlib
+import os
+import sys
+
+import typer
+from rich.console import Console
+
+# Idle OpenMP threads spin by default. Beside a broker and Spark on few cores that makes training 20 times slower.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+VERBS = ("nightly", "serve", "test")
+
+
+def build() -> typer.Typer:
+    """The command with all its verbs."""
+    app = typer.Typer(
+        add_completion=False,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        help="DAT: the Dual Augmented Two-tower model as a batch and streaming retrieval system.",
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    for verb in VERBS:
+        app.command(verb)(getattr(importlib.import_module(f"cli.{verb}"), verb))
+    return app
+
+
+def main() -> None:
+    """Run a verb. What a person can mend ends in one sentence and a status that is not 0; bugs keep their traceback."""
+    try:
+        build()()
+    except KeyboardInterrupt:
+        Console(stderr=True).print("\nstopped")
+        sys.exit(130)
+    except Exception as error:
+        sentence = explain(error)
+        if sentence is None:
+            raise
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]dat:[/] {sentence}")
+        sys.exit(1)
+
+
+def explain(error: BaseException) -> str | None:
+    """The sentence for an error that a person can mend; None for a bug.
+
+    The project's own errors are such sentences already. A full disk reaches us in many libraries' wrappings.
+    """
+    if "No space left on device" in str(error):
+        return "the disk is full: free some space or give another folder with --home"
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    room = type(error).__module__.split(".")[0]
+    return str(error) if room in ("cli", "feature_repo", "training", "spark_jobs", "streaming", "serving") else None

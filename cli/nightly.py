@@ -1,0 +1,88 @@
+"""``dat nightly``: from the day's clicks to a published bundle."""
+
+import json
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.progress import TerminalProgress, console
+from cli.settings import Bootstrap, Data, Home, Json, Redis, Settings, claim_home, load_settings
+
+
+def nightly(
+    data: Data = None,
+    date: Annotated[
+        str, typer.Option("--date", help="The test day, YYYY-MM-DD: the window ends where it begins. Or: latest.")
+    ] = "latest",
+    home: Home = None,
+    bootstrap: Bootstrap = None,
+    redis: Redis = None,
+    kafka: Annotated[bool, typer.Option(help="Land new clicks from Kafka first.")] = True,
+    log: Annotated[bool, typer.Option(help="Land the dataset's log files first, if they have not been.")] = True,
+    again: Annotated[bool, typer.Option("--again", help="Do finished stages again.")] = False,
+    json_file: Json = None,
+) -> None:
+    """Build the training set of a night, retrain DAT on it, and publish the bundle if it passes the gate.
+
+    The steps: land new clicks in the lake, compute features as of their time, sample negatives, join features as of
+    each click through Feast, train, evaluate on the test day, judge, publish, load the catalogues online. Running a
+    date twice does nothing new. Exit status: 0 published, 3 refused by the gate, 1 anything else.
+    """
+    settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
+    day = None if date == "latest" else _day(date)
+    summary = run_night(settings, day, kafka, log, again)
+    gate = summary.gate
+    colour = "green" if gate.verdict == "published" else "red"
+    console.print(f"[bold]{summary.bundle}[/] [{colour}]{gate.verdict}[/]: {gate.reason}")
+    if json_file:
+        json_file.write_text(json.dumps(summary.model_dump(mode="json"), indent=2))
+    raise typer.Exit(0 if gate.verdict == "published" else 3)
+
+
+def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = True, again: bool = False, progress=None):
+    """Run the nightly job with these settings: what ``dat nightly`` and the demo share; returns a NightSummary."""
+    from cli.preflight import check_disk, quiet
+
+    claim_home(settings)
+    check_disk(settings.home)
+    quiet()
+    from cli.broker import java
+    from feature_repo.source import dataset_folder
+    from feature_repo.store import open_store, register
+    from spark_jobs.nightly import Night
+    from streaming.topics import CLICKS
+
+    java()
+    card = settings.card
+    store = open_store(settings.home, settings.redis)
+    register(store, card, settings.home)
+    return Night(
+        home=settings.home.absolute(),
+        card=card,
+        store=store,
+        config=settings.night,
+        progress=progress or TerminalProgress(),
+        log=dataset_folder(card, settings.data, settings.home / "downloads").absolute() if log else None,
+        bootstrap=settings.updater.bootstrap if kafka else None,
+        topic=CLICKS,
+        jars=_connector() if kafka else [],
+    ).run(day, again)
+
+
+def _day(text: str):
+    try:
+        return datetime.strptime(text, "%Y-%m-%d").date()
+    except ValueError:
+        raise typer.BadParameter(f"'{text}' is not a date; write YYYY-MM-DD or latest", param_hint="--date") from None
+
+
+def _connector() -> list[Path]:
+    """Spark's Kafka connector, of the version of the installed Spark, less what Spark itself ships."""
+    import jgo
+    import pyspark
+
+    spark_jars = {path.name for path in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
+    found = jgo.build(f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}").all_jars
+    return [Path(jar) for jar in found if Path(jar).name not in spark_jars]

@@ -1,0 +1,33 @@
+"""What is worth checking before long work begins, so that it fails in its first second or not at all."""
+
+import logging
+import shutil
+import warnings
+from pathlib import Path
+
+NEEDED = 500 << 20
+
+
+class PreflightError(RuntimeError):
+    """The machine is not ready. The message says what to do."""
+
+
+def check_disk(home: Path) -> None:
+    """Raise if the home's disk is nearly full.
+
+    Raises:
+        PreflightError: less than ``NEEDED`` bytes are free.
+    """
+    free = shutil.disk_usage(home).free
+    if free < NEEDED:
+        raise PreflightError(
+            f"{home} has {free >> 20} MB free and {NEEDED >> 20} MB are needed; free some space or give another folder with --home"
+        )
+
+
+def quiet() -> None:
+    """Silence what libraries say about themselves as they are imported; their errors still come through."""
+    warnings.simplefilter("ignore")
+    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    for name in ("feast", "feast.repo_config", "py4j", "jgo"):
+        logging.getLogger(name).setLevel(logging.ERROR)
