@@ -32,7 +32,11 @@ def count(
     latest = last_ms.copy()
     np.maximum.at(latest, groups, times_ms)
     decayed = decay(counters, latest - last_ms, half_lives_ms)
-    np.add.at(decayed, groups, decay(np.ones((len(groups), counters.shape[1]), np.float32), latest[groups] - times_ms, half_lives_ms))
+    np.add.at(
+        decayed,
+        groups,
+        decay(np.ones((len(groups), counters.shape[1]), np.float32), latest[groups] - times_ms, half_lives_ms),
+    )
     return decayed, latest
 
 

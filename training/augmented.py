@@ -10,17 +10,19 @@ Array = np.ndarray
 class AugmentedTable:
     """a [n+1, M, d] and how many clicks each row has folded, all zero at first.
 
-    Row r+1 is row r of the side's state, as in the tower's id embedding. Row 0 stands for every unknown id and stays zero.
+    Row r+1 is row r of the side's state, as in the tower's id embedding. Row 0 stands for every unknown id and stays
+    zero.
     """
 
     def __init__(self, size: int, memories: tuple[float, ...], dim: int):
         self.memories = memories
+        self.width = len(memories) * dim
         self.a = np.zeros((size + 1, len(memories), dim), np.float32)
         self.folded = np.zeros(size + 1, np.int64)
 
     def read(self, rows: Array) -> Array:
         """[N] rows → [N, M·d], as a tower takes them."""
-        return self.a[rows].reshape(len(rows), -1)
+        return self.a[rows].reshape(len(rows), self.width)
 
     def fold(self, rows: Array, targets: Array) -> Array:
         """Fold N clicks, in order, and return what each row held just before its click: [N, M·d].
@@ -34,4 +36,4 @@ class AugmentedTable:
         self.a[keys] = folded.after
         self.folded[keys] += np.bincount(groups, minlength=len(keys))
         self.a[0], self.folded[0] = 0.0, 0
-        return folded.before.reshape(len(rows), -1)
+        return folded.before.reshape(len(rows), self.width)

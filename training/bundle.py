@@ -141,7 +141,7 @@ class Shelf:
 
     def current(self) -> str | None:
         link = self.folder / "current"
-        return os.readlink(link) if link.is_symlink() else None
+        return link.readlink().name if link.is_symlink() else None
 
     def manifest(self, version: str) -> Manifest:
         return Manifest.model_validate_json((self.folder / version / "manifest.json").read_text())

@@ -13,7 +13,7 @@ class TowerConfig(BaseModel):
     hidden: tuple[int, ...] = (256, 128)
     output_dim: int = Field(default=32, ge=1)
     head: Literal["linear", "relu"] = "linear"
-    """``relu`` is eq. 1 to the letter. It leaves non-negative vectors, whose scores cannot fall below 1/2: it collapses."""
+    """``relu`` is eq. 1 to the letter: non-negative vectors, whose scores cannot fall below 1/2. It collapses."""
 
 
 class DATConfig(BaseModel):

@@ -1,5 +1,7 @@
 """The Dual Augmented Two-tower model: two towers, each fed an augmented vector of the other's outputs."""
 
+import math
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -27,7 +29,9 @@ def represent(tower: Tower, inputs: Inputs, augmented: np.ndarray) -> np.ndarray
         torch.from_numpy(np.ascontiguousarray(inputs.rows, np.int64)),
         torch.from_numpy(np.ascontiguousarray(inputs.codes, np.int64)),
         torch.from_numpy(np.ascontiguousarray(inputs.dense)),
-        torch.from_numpy(np.ascontiguousarray(augmented.reshape(len(inputs), -1), np.float32)),
+        torch.from_numpy(
+            np.ascontiguousarray(augmented.reshape(len(inputs), math.prod(augmented.shape[1:])), np.float32)
+        ),
     ).numpy()
 
 

@@ -29,9 +29,9 @@ class ExamplesError(ValueError):
 class State:
     """What is known of one side's n ids at the cut, before any model: row r of everything belongs to ``ids[r]``.
 
-    clicks: [n] clicks ever · counters: [n, H] as of ``last_click`` [n] ms (0 = never) · history: [n, L] rows of the item
-    table, a ring in which the k-th click ever is at k mod L (queries; −1 = empty; L = 0 for items) · category: [n] the
-    code that category alignment groups by (items; 0 = unknown).
+    clicks: [n] clicks ever · counters: [n, H] as of ``last_click`` [n] ms (0 = never) · history: [n, L] rows of the
+    item table, a ring in which the k-th click ever is at k mod L (queries; −1 = empty; L = 0 for items) · category: [n]
+    the code that category alignment groups by (items; 0 = unknown).
     """
 
     ids: list[str]
@@ -55,9 +55,9 @@ class State:
 class Examples:
     """R positives with S negatives each, in order of time, with features as of just before the click.
 
-    query_rows: [R] rows of the query state (−1: unknown) · item_rows: [R, 1+S] rows of the item state, candidate 0 is the
-    positive (−1: there is no such candidate, the losses leave it out) · event_time: [R] ms · query: R inputs · item:
-    R·(1+S) inputs, row-major.
+    query_rows: [R] rows of the query state (−1: unknown) · item_rows: [R, 1+S] rows of the item state, candidate 0 is
+    the positive (−1: there is no such candidate, the losses leave it out) · event_time: [R] ms · query: R inputs ·
+    item: R·(1+S) inputs, row-major.
     """
 
     query_rows: Array

@@ -158,9 +158,7 @@ def encode(spec: InputSpec, columns: Mapping[str, Any], size: int) -> Profile:
     return Profile(codes, numbers, times)
 
 
-def dense(
-    spec: InputSpec, profile: Profile, counters: Array, clicks: Array, last_click: Array, as_of: Array
-) -> Array:
+def dense(spec: InputSpec, profile: Profile, counters: Array, clicks: Array, last_click: Array, as_of: Array) -> Array:
     """The fast inputs at a moment: [N, K] float32.
 
     Args:

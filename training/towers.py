@@ -23,13 +23,20 @@ class Tower(nn.Module):
         self.ids = nn.Embedding(ids + 1, width, sparse=True)
         self.features = nn.Embedding(spec.codes, width, padding_idx=0, sparse=True)
         for table in (self.ids, self.features):
-            nn.init.normal_(table.weight, std=0.1)
+            nn.init.normal_(table.weight, std=0.3)
         nn.init.zeros_(self.features.weight[0].detach())
         sizes = [width * (1 + len(self.slots)) + spec.dense_width + augmented_dim, *config.hidden, config.output_dim]
         layers: list[nn.Module] = []
         for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
+        self.register_buffer("dense_mean", torch.zeros(spec.dense_width))
+        self.register_buffer("dense_std", torch.ones(spec.dense_width))
         self.layers = nn.Sequential(*(layers if config.head == "relu" else layers[:-1]))
+
+    def standardise(self, dense: Tensor) -> None:
+        """Learn the dense inputs' scale from training inputs [N, K]: unscaled, a log-age drowns an embedding."""
+        self.dense_mean = dense.mean(0)
+        self.dense_std = dense.std(0, correction=0).clamp(min=1e-3)
 
     def forward(self, rows: Tensor, codes: Tensor, dense: Tensor, augmented: Tensor) -> Tensor:
         """rows [N], codes [N, C], dense [N, K], augmented [N, M·d] → p [N, output_dim], unit length."""
@@ -41,5 +48,5 @@ class Tower(nn.Module):
             else:
                 filled = (field > 0).sum(1, keepdim=True).clamp(min=1)
                 parts.append(embedded.sum(1) / filled)
-        z = torch.cat([*parts, dense, augmented], dim=1)
+        z = torch.cat([*parts, (dense - self.dense_mean) / self.dense_std, augmented], dim=1)
         return nn.functional.normalize(self.layers(z), dim=1)

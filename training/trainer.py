@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from training import losses
 from training.augmented import AugmentedTable
 from training.bundle import Bundle, SideTable
-from training.dat import DAT, DATConfig, represent
+from training.config import DATConfig
+from training.dat import DAT, represent
 from training.examples import Examples, State
 from training.features import Inputs, InputSpec
 from training.towers import Tower
@@ -42,7 +43,7 @@ class EpochReport:
     @property
     def collapsed(self) -> bool:
         """All items look alike: the scores are ties and the model is worthless."""
-        return self.item_rank < 2 or self.dead_units > 0.5 or not np.isfinite(self.loss)
+        return self.item_rank < 1.5 or self.dead_units > 0.5 or not np.isfinite(self.loss)
 
 
 @dataclass(frozen=True)
@@ -235,7 +236,7 @@ def fit(
     item: State,
     query_spec: InputSpec,
     item_spec: InputSpec,
-    config: DATConfig = DATConfig(),
+    config: DATConfig,
     initial: Bundle | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     cut_ms: int | None = None,
@@ -254,6 +255,9 @@ def fit(
     model = DAT(len(query), len(item), query_spec, item_spec, config)
     if initial is not None:
         warm_start(model, query.ids, item.ids, query_spec, item_spec, initial)
+    else:
+        model.query_tower.standardise(torch.from_numpy(examples.query.dense))
+        model.item_tower.standardise(torch.from_numpy(examples.item.dense))
     trainer = Trainer(examples, query, item, model, config)
     history = []
     for epoch in range(1, config.epochs + 1):

@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from feature_repo.card import DatasetCard, Side
 from training import features
 from training.activity import count_each
-from training.examples import Examples, State, TrainingSet, category_codes, lookup
+from training.examples import Examples, State, TrainingSet, category_codes
 from training.features import Inputs, InputSpec, Profile
 
 Array = np.ndarray
@@ -30,6 +30,9 @@ class Past:
 
     def before(self, keys: Array, positions: Array) -> tuple[Array, Array, Array]:
         """Clicks [Q], counters [Q, H] and last_click [Q] of ``keys`` counting only clicks before ``positions`` [Q]."""
+        if not len(self.order):
+            nothing = np.zeros(len(keys), np.int64)
+            return nothing, np.zeros((len(keys), self.counters.shape[1]), np.float32), nothing
         at = np.searchsorted(self.place, keys * (len(self.order) + 1) + positions)
         clicks = at - self.starts[keys]
         latest = self.order[np.maximum(at - 1, 0)]

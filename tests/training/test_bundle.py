@@ -1,0 +1,89 @@
+"""Bundles: what is written is what is read; publishing is all or nothing."""
+
+import json
+from dataclasses import fields
+
+import numpy as np
+import pytest
+import torch
+
+from tests.tiny import tiny_bundle
+from training.bundle import Bundle, BundleError, Shelf
+from training.dat import DAT
+from training.warm_start import warm_start
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "bundles")
+
+
+def test_a_bundle_read_back_is_the_bundle(shelf):
+    bundle = tiny_bundle("one", offsets={0: 5, 3: 7})
+    shelf.publish(bundle)
+    again = shelf.load()
+    assert again.manifest == bundle.manifest
+    for side in ("queries", "items"):
+        old, new = getattr(bundle, side), getattr(again, side)
+        assert old.ids == new.ids
+        for field in fields(old):
+            if field.name != "ids":
+                np.testing.assert_array_equal(getattr(old, field.name), getattr(new, field.name))
+    for name, value in bundle.model.state_dict().items():
+        assert torch.equal(value, again.model.state_dict()[name])
+
+
+def test_publishing_puts_the_newest_into_service_and_rolling_back_the_one_before(shelf):
+    for version in ("one", "two"):
+        shelf.publish(tiny_bundle(version))
+    assert shelf.versions() == ["one", "two"] and shelf.current() == "two"
+    shelf.promote("one")
+    assert shelf.load().version == "one"
+    with pytest.raises(BundleError, match="three.*one, two"):
+        shelf.promote("three")
+
+
+def test_a_crash_while_writing_leaves_the_old_bundle_in_service(shelf, monkeypatch):
+    shelf.publish(tiny_bundle("one"))
+    broken = tiny_bundle("two")
+
+    def crash(*_):
+        raise OSError("No space left on device")
+
+    monkeypatch.setattr(type(broken.items), "save", crash)
+    with pytest.raises(OSError, match="No space"):
+        shelf.publish(broken)
+    assert shelf.versions() == ["one"] and shelf.load().version == "one"
+    assert not list(shelf.folder.glob(".two*"))
+
+
+def test_pruning_keeps_the_newest_and_the_one_in_service(shelf):
+    for version in ("a", "b", "c", "d"):
+        shelf.publish(tiny_bundle(version))
+    shelf.promote("a")
+    assert shelf.prune(2) == ["b"]
+    assert shelf.versions() == ["a", "c", "d"] and shelf.load().version == "a"
+
+
+def test_a_damaged_bundle_is_refused_with_its_path(shelf):
+    folder = shelf.publish(tiny_bundle("one"))
+    manifest = json.loads((folder / "manifest.json").read_text())
+    manifest["config"]["tower"]["output_dim"] = 7
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(BundleError, match=str(folder)):
+        Bundle.load(folder)
+    with pytest.raises(BundleError, match="no bundle is published"):
+        Shelf(folder / "elsewhere").load()
+
+
+def test_a_warm_start_takes_what_it_knows_by_id_and_leaves_new_ids_fresh():
+    old = tiny_bundle("one", queries=4, items=6)
+    spec, item_spec, config = old.manifest.query, old.manifest.item, old.manifest.config
+    torch.manual_seed(5)
+    model = DAT(3, 7, spec, item_spec, config)
+    fresh = model.query_tower.ids.weight.detach().clone()
+    warm_start(model, ["q3", "new", "q0"], [f"i{k}" for k in range(7)], spec, item_spec, old)
+    table, known = model.query_tower.ids.weight, old.model.query_tower.ids.weight
+    assert torch.equal(table[1], known[4]) and torch.equal(table[3], known[1]) and torch.equal(table[0], known[0])
+    assert torch.equal(table[2], fresh[2])
+    assert torch.equal(model.item_tower.layers[0].weight, old.model.item_tower.layers[0].weight)

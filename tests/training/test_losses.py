@@ -1,0 +1,83 @@
+"""The losses against numbers worked out by hand."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from training import losses
+
+
+def test_mimic_is_summed_over_dimensions_and_averaged_over_pairs():
+    """B = 2 positives with S = 4: T = 10. (1² + 2²) + (0 + 3²) = 14, so 1.4."""
+    a = torch.tensor([[[1.0, 2.0]], [[0.0, 0.0]]])
+    p = torch.tensor([[0.0, 0.0], [0.0, 3.0]])
+    assert float(losses.mimic(a, p, pairs=10)) == pytest.approx(1.4)
+
+
+def test_no_gradient_of_the_mimic_loss_flows_into_the_other_tower():
+    a, p = torch.zeros(2, 1, 3, requires_grad=True), torch.ones(2, 3, requires_grad=True)
+    losses.mimic(a, p, pairs=2).backward()
+    assert p.grad is None
+    np.testing.assert_allclose(a.grad.numpy(), np.full((2, 1, 3), -1.0))  # 2 (a − p) / T
+
+
+def test_category_alignment_by_hand():
+    """Category 1: (1,0), (−1,0), (0,0): covariance diag(1, 0). Category 2: (0,1), (0,−1): diag(0, 2). So 1 + 4."""
+    vectors = torch.tensor([[1.0, 0], [0, 1.0], [-1.0, 0], [0, -1.0], [0, 0]])
+    assert float(losses.category_alignment(vectors, torch.tensor([1, 2, 1, 2, 1]))) == pytest.approx(5.0)
+
+
+@pytest.mark.parametrize("categories", [[1, 1, 1, 1], [1, 1, 1, 2], [1, 2, 3, 4], [0, 0, 1, 1], []])
+def test_category_alignment_is_zero_and_finite_without_two_usable_categories(categories):
+    vectors = torch.randn(len(categories), 3, requires_grad=True)
+    loss = losses.category_alignment(vectors, torch.tensor(categories, dtype=torch.long))
+    assert float(loss.detach()) == 0.0
+
+
+def test_a_category_of_one_item_does_not_change_the_others():
+    torch.manual_seed(0)
+    vectors, categories = torch.randn(7, 3), torch.tensor([1, 1, 1, 2, 2, 3, 0])
+    both = losses.category_alignment(vectors, categories)
+    assert float(both) == pytest.approx(float(losses.category_alignment(vectors[:5], categories[:5])))
+
+
+def test_cross_entropy_by_hand_leaves_out_missing_candidates():
+    """Scores 1 and −1 at temperature 2: −ln σ(2) and −ln σ(2); the third candidate does not exist."""
+    queries = torch.tensor([[1.0, 0.0]])
+    items = torch.tensor([[[1.0, 0.0], [-1.0, 0.0], [1.0, 0.0]]])
+    loss = losses.binary_cross_entropy(queries, items, torch.tensor([[True, True, False]]), temperature=2.0)
+    assert float(loss) == pytest.approx(math.log(1 + math.exp(-2)))
+
+
+def softmax_case():
+    """Two queries, one negative each, all scores 0 or 1."""
+    queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+    items = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
+    return queries, items, torch.tensor([[10, 20], [30, 40]])
+
+
+def test_sampled_softmax_by_hand():
+    """Row 0 scores 1 (own), 0 (other positive), 0, 1 (negatives): −ln(e / (2e + 2)); row 1 the same by symmetry."""
+    queries, items, rows = softmax_case()
+    loss = losses.sampled_softmax(queries, items, torch.tensor([0, 1]), rows, torch.zeros(2, 2), 1.0)
+    assert float(loss) == pytest.approx(math.log((2 * math.e + 2) / math.e))
+
+
+def test_sampled_softmax_masks_accidental_hits_missing_candidates_and_the_querys_own_clicks():
+    """Negative 20 is row 1's positive and 40 is missing; both rows are one query."""
+    queries, items, _ = softmax_case()
+    rows = torch.tensor([[10, 20], [20, -1]])
+    loss = losses.sampled_softmax(queries, items, torch.tensor([5, 5]), rows, torch.zeros(2, 2), 1.0)
+    assert float(loss) == pytest.approx((math.log((math.e + 1) / math.e) + 0.0) / 2)
+
+
+def test_the_logq_correction_divides_by_the_expected_count():
+    """An item drawn twice as often as the others counts half: ln(e + 1 + 0.5 + e) − 1 for row 0."""
+    queries, items, rows = softmax_case()
+    expected = torch.tensor([[0.0, math.log(2.0)], [0.0, 0.0]])
+    loss = losses.sampled_softmax(queries, items, torch.tensor([0, 1]), rows, expected, 1.0)
+    first = math.log(math.e + 0 + 1 + 0.5 + math.e) - 1
+    second = math.log(math.e + 1 + 0.5 * math.e + 1) - 1
+    assert float(loss) == pytest.approx((first + second) / 2)
