@@ -10,7 +10,7 @@ from rich.console import Console
 # Idle OpenMP threads spin by default. Beside a broker and Spark on few cores that makes training 20 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-VERBS = ("nightly", "serve", "test")
+VERBS = ("demo", "nightly", "updater", "serve", "test")
 
 
 def build() -> typer.Typer:

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import socket
 import warnings
 from pathlib import Path
 
@@ -31,3 +32,17 @@ def quiet() -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     for name in ("feast", "feast.repo_config", "py4j", "jgo"):
         logging.getLogger(name).setLevel(logging.ERROR)
+
+
+def check_port(port: int) -> None:
+    """Raise if nothing can listen on a loopback port (0, a free one, always can).
+
+    Raises:
+        PreflightError: another process does.
+    """
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            raise PreflightError(f"port {port} is in use: end what uses it, or choose another with --port") from None

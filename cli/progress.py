@@ -20,10 +20,17 @@ class TerminalProgress:
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
         """See :class:`spark_jobs.progress.Progress`."""
         started = time.perf_counter()
+        if not self.console.is_terminal:
+            yield lambda more: None
+            self._done(name, started)
+            return
         columns = [SpinnerColumn(), TextColumn("{task.description}")]
         if total is not None:
             columns += [BarColumn(), MofNCompleteColumn()]
         with Progress(*columns, TimeElapsedColumn(), console=self.console, transient=True) as bar:
             task = bar.add_task(name, total=total)
             yield lambda more: bar.advance(task, more)
+        self._done(name, started)
+
+    def _done(self, name: str, started: float) -> None:
         self.console.print(f"  [green]✓[/] {name} [dim]{time.perf_counter() - started:.1f} s[/]")

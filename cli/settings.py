@@ -79,7 +79,9 @@ def claim_home(settings: Settings) -> None:
     mark = settings.home / "dataset"
     name = settings.card.name
     if mark.is_file() and mark.read_text() != name:
-        raise CardError(f"{settings.home} holds the dataset {mark.read_text()}, not {name}; give another folder with --home")
+        raise CardError(
+            f"{settings.home} holds the dataset {mark.read_text()}, not {name}; give another folder with --home"
+        )
     mark.write_text(name)
 
 

@@ -9,7 +9,9 @@ import typer
 
 
 def test(
-    arguments: Annotated[list[str] | None, typer.Argument(help="Passed on to pytest, after --, such as: -- -k fold")] = None,
+    arguments: Annotated[
+        list[str] | None, typer.Argument(help="Passed on to pytest, after --, such as: -- -k fold")
+    ] = None,
 ) -> None:
     """Run the test suite: the whole system on a real broker, real Spark and real Feast. Java 17 is needed."""
     root = Path(__file__).parents[1]

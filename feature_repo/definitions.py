@@ -16,7 +16,10 @@ query_profile, item_profile = _defined.views["query_profile"], _defined.views["i
 query_activity, item_activity = _defined.views["query_activity"], _defined.views["item_activity"]
 query_augmented, item_augmented = _defined.views["query_augmented"], _defined.views["item_augmented"]
 query_history, query_history_push = _defined.views["query_history"], _defined.sources["query_history_push"]
-query_activity_push, item_activity_push = _defined.sources["query_activity_push"], _defined.sources["item_activity_push"]
+query_activity_push, item_activity_push = (
+    _defined.sources["query_activity_push"],
+    _defined.sources["item_activity_push"],
+)
 query_augmented_push = _defined.sources["query_augmented_push"]
 item_augmented_push = _defined.sources["item_augmented_push"]
 query_tower, item_tower = _defined.services["query_tower"], _defined.services["item_tower"]

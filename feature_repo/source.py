@@ -57,7 +57,9 @@ def _read(path: Path, separator: str, columns: list[str]) -> pa.Table:
             have = file.readline().decode().rstrip("\r\n").split(separator)
     missing = [column for column in columns if column not in have]
     if missing:
-        raise CardError(f"{path} lacks the column {', '.join(missing)} that the dataset card names; it has: {', '.join(have)}")
+        raise CardError(
+            f"{path} lacks the column {', '.join(missing)} that the dataset card names; it has: {', '.join(have)}"
+        )
     columns = list(dict.fromkeys(columns))
     if path.suffix == ".parquet":
         return pq.read_table(path, columns=columns)
@@ -66,7 +68,10 @@ def _read(path: Path, separator: str, columns: list[str]) -> pa.Table:
         path,
         parse_options=pa.csv.ParseOptions(delimiter=separator, quote_char=False),
         convert_options=pa.csv.ConvertOptions(
-            include_columns=columns, column_types=dict.fromkeys(columns, pa.string()), strings_can_be_null=True, null_values=[""]
+            include_columns=columns,
+            column_types=dict.fromkeys(columns, pa.string()),
+            strings_can_be_null=True,
+            null_values=[""],
         ),
     )
 
@@ -120,5 +125,7 @@ def read_profiles(card: DatasetCard, folder: Path, side_name: str) -> pa.Table:
             else:
                 columns[name] = raw[field.column].cast(types[field.kind])
         except pa.ArrowInvalid as error:
-            raise CardError(f"{folder / spec.path}: the column {field.column} should hold a {field.kind}: {error}") from None
+            raise CardError(
+                f"{folder / spec.path}: the column {field.column} should hold a {field.kind}: {error}"
+            ) from None
     return pa.table(columns)

@@ -30,9 +30,13 @@ def read_profiles(spark: SparkSession, card: DatasetCard, folder: Path, side_nam
     key = f"{side_name}_id"
     epoch = F.lit(0).cast("timestamp")
     if side.table is None:
-        columns = ", ".join(f"{name} {_SPARK_TYPES.get(field.kind, 'array<string>')}" for name, field in side.features.items())
+        columns = ", ".join(
+            f"{name} {_SPARK_TYPES.get(field.kind, 'array<string>')}" for name, field in side.features.items()
+        )
         empty = spark.createDataFrame([], f"{key} string{', ' if columns else ''}{columns}")
-        return empty.select("*", F.lit(1).cast("long").alias("known"), epoch.alias("event_timestamp"), epoch.alias("created_timestamp"))
+        return empty.select(
+            "*", F.lit(1).cast("long").alias("known"), epoch.alias("event_timestamp"), epoch.alias("created_timestamp")
+        )
     path = folder / side.table.path
     if not path.exists():
         raise CardError(f"{path} does not exist; the dataset card names it")
@@ -68,7 +72,9 @@ def activity(clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...]) 
     Keys are spread over tasks; within a task all keys' counters run together as arrays.
     """
     key = f"{side_name}_id"
-    ordered = clicks.select(key, "event_time", "event_id").repartition(key).sortWithinPartitions("event_time", "event_id")
+    ordered = (
+        clicks.select(key, "event_time", "event_id").repartition(key).sortWithinPartitions("event_time", "event_id")
+    )
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         filled = list(batches)
@@ -107,13 +113,17 @@ def state_at(clicks: DataFrame, profiles: DataFrame, side_name: str, card: Datas
     """
     key = f"{side_name}_id"
     side: Side = getattr(card, side_name)
-    latest = activity(clicks, side_name, side.half_lives_ms).groupBy(key).agg(
-        F.max_by(F.struct("clicks", "counters", "last_click"), "clicks").alias("last")
+    latest = (
+        activity(clicks, side_name, side.half_lives_ms)
+        .groupBy(key)
+        .agg(F.max_by(F.struct("clicks", "counters", "last_click"), "clicks").alias("last"))
     )
     state = latest.select(key, "last.*")
     if side_name == "query":
         past = clicks.groupBy(key).agg(
-            F.transform(F.array_sort(F.collect_list(F.struct("event_time", "event_id", "item_id"))), lambda x: x.item_id).alias("all")
+            F.transform(
+                F.array_sort(F.collect_list(F.struct("event_time", "event_id", "item_id"))), lambda x: x.item_id
+            ).alias("all")
         )
         size = F.size("all")
         start = F.greatest(size - card.history, F.lit(0)) + 1
@@ -122,5 +132,3 @@ def state_at(clicks: DataFrame, profiles: DataFrame, side_name: str, card: Datas
     facts = profiles.select(key, *side.features)
     joined = state.join(facts, key, "left" if side_name == "query" else "full")
     return joined.withColumnRenamed(key, "id").orderBy("id")
-
-

@@ -41,9 +41,13 @@ def judge(
             reason=f"only {coverage:.1%} of the newest day's clicks are on items it knows; {config.gate_coverage:.0%} asked",
         )
     if hr100 is None:
-        return Verdict(verdict="published", reason="vectors finite and alive; the newest day has no clicks to compare on")
+        return Verdict(
+            verdict="published", reason="vectors finite and alive; the newest day has no clicks to compare on"
+        )
     if in_service_hr100 is None:
-        return Verdict(verdict="published", reason=f"HR@100 {hr100:.3f} on the newest day; no bundle in service to compare with")
+        return Verdict(
+            verdict="published", reason=f"HR@100 {hr100:.3f} on the newest day; no bundle in service to compare with"
+        )
     floor = in_service_hr100 * (1 - config.gate_tolerance)
     return Verdict(
         verdict="published" if hr100 >= floor else "refused",

@@ -45,7 +45,9 @@ def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
         raise CardError(f"{files[0]} lacks the column {', '.join(missing)}; it has: {', '.join(raw.columns)}")
     query, item, time = (F.col(f"`{name}`") for name in (spec.query, spec.item, spec.time))
     time_ms = F.round(time.cast("double") * UNIT_MS[spec.time_unit]).cast("long")
-    clicks = raw.select(query.cast("string").alias("query_id"), item.cast("string").alias("item_id"), time_ms.alias("event_time"))
+    clicks = raw.select(
+        query.cast("string").alias("query_id"), item.cast("string").alias("item_id"), time_ms.alias("event_time")
+    )
     return clicks.select(
         F.md5(F.concat_ws("\x1f", *clicks.columns)).alias("event_id"),
         "*",
@@ -65,7 +67,9 @@ def land(clicks: DataFrame, card: DatasetCard, lake: Path, landing: str) -> None
     replace(lake / f"landing={landing}", write)
 
 
-def land_kafka(spark: SparkSession, card: DatasetCard, bootstrap: str, topic: str, lake: Path, checkpoint: Path) -> None:
+def land_kafka(
+    spark: SparkSession, card: DatasetCard, bootstrap: str, topic: str, lake: Path, checkpoint: Path
+) -> None:
     """Land what has arrived on the click topic since the last time: exactly once, over restarts.
 
     The checkpoint numbers the micro-batches and fixes their offsets before they are read; a batch that is run again

@@ -93,7 +93,9 @@ def with_negatives(positives: DataFrame, corpus_folder: Path, negatives: int, se
         yield from table.filter(pa.array(keep)).append_column("candidates", column).to_batches(max_chunksize=65_536)
 
     columns = ["event_id", "query_id", "item_id", "event_time"]
-    by_query = positives.select(*columns).repartition("query_id").sortWithinPartitions("query_id", "event_time", "event_id")
+    by_query = (
+        positives.select(*columns).repartition("query_id").sortWithinPartitions("query_id", "event_time", "event_id")
+    )
     return by_query.mapInArrow(
         run, "event_id string, query_id string, item_id string, event_time long, candidates array<string>"
     )

@@ -23,6 +23,7 @@ from spark_jobs.gate import Verdict, judge
 from spark_jobs.progress import Progress
 from spark_jobs.session import spark_session
 from training.bundle import Bundle, Shelf
+from training.evaluation import summarise
 from training.trainer import Fitted
 
 SIDES = ("query", "item")
@@ -88,7 +89,9 @@ class Night:
                     lake.land(lake.read_log(spark, card, self.log), card, clicks_folder, "log")
             if self.bootstrap and self.topic:
                 with clock.stage("land new clicks from Kafka"):
-                    lake.land_kafka(spark, card, self.bootstrap, self.topic, clicks_folder, home / "lake" / "checkpoint")
+                    lake.land_kafka(
+                        spark, card, self.bootstrap, self.topic, clicks_folder, home / "lake" / "checkpoint"
+                    )
             clicks = lake.read_lake(spark, card, clicks_folder).persist()
             day = day or latest(card, clicks.agg(F.max("event_time")).first()[0])
             span = window(card, day, config.window_days or card.window_days)
@@ -117,7 +120,9 @@ class Night:
                 half_lives = getattr(self.card, side).half_lives_ms
                 profiles[side] = features.read_profiles(clicks.sparkSession, self.card, self._catalogue(), side)
                 features.write_history(profiles[side], self.home / "offline", f"{side}_profile")
-                features.write_history(features.activity(clicks, side, half_lives), self.home / "offline", f"{side}_activity")
+                features.write_history(
+                    features.activity(clicks, side, half_lives), self.home / "offline", f"{side}_activity"
+                )
         return profiles
 
     def _catalogue(self) -> Path:
@@ -169,7 +174,8 @@ class Night:
                 hr100 = metrics["live_hr100"]
                 if start_from is not None:
                     old = Fitted.of(start_from)
-                    in_service = retrain.evaluate(old, test, catalogues, self.card, cut, True, _steps(advance)).hr100
+                    found = retrain.test_ranks(old, test, catalogues, self.card, cut, True, _steps(advance))
+                    in_service = summarise(found).hr100
         coverage = card["test_clicks_known_item"] / card["test_clicks"] if card["test_clicks"] else None
         verdict = judge(fitted, coverage, hr100, in_service, config)
         services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}
@@ -179,8 +185,8 @@ class Night:
     def _measure(self, fitted: Fitted, test: pa.Table, catalogues: dict, cut: int, advance) -> dict[str, float]:
         metrics = {}
         for name, live in (("static", False), ("live", True)):
-            found = retrain.evaluate(fitted, test, catalogues, self.card, cut, live, _steps(advance))
-            metrics |= {f"{name}_{key}": value for key, value in found.model_dump().items()}
+            found = retrain.test_ranks(fitted, test, catalogues, self.card, cut, live, _steps(advance))
+            metrics |= {f"{name}_{key}": value for key, value in summarise(found).model_dump().items()}
         return metrics
 
 
@@ -196,7 +202,11 @@ def _offsets(clicks: DataFrame, cut_ms: int) -> dict[int, int]:
     The updater starts there. A partition whose landed clicks are all from before the cut starts behind them.
     """
     after = F.min(F.when(F.col("event_time") >= cut_ms, F.col("offset")))
-    found = clicks.where(F.col("partition").isNotNull()).groupBy("partition").agg(after.alias("after"), F.max("offset").alias("last"))
+    found = (
+        clicks.where(F.col("partition").isNotNull())
+        .groupBy("partition")
+        .agg(after.alias("after"), F.max("offset").alias("last"))
+    )
     return {row["partition"]: row["last"] + 1 if row["after"] is None else row["after"] for row in found.collect()}
 
 

@@ -6,13 +6,14 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.card import DatasetCard
 from spark_jobs.config import NightConfig
 from training.bundle import Bundle, Manifest, now
-from training.evaluation import Metrics, measure, summarise
+from training.evaluation import measure
 from training.examples import TrainingSet, load_training_set
 from training.live import LiveDAT, StaticDAT
 from training.replay import make_replay
@@ -38,16 +39,14 @@ def train(
     return data, fitted
 
 
-def evaluate(
+def test_ranks(
     fitted: Fitted, test: pa.Table, profiles: dict[str, pa.Table], dataset: DatasetCard, cut_ms: int, live: bool,
     on_clicks: Callable[[int], None] = lambda clicks: None,
-) -> Metrics:  # fmt: skip
-    """Hit rates on the test clicks: as the night left it, or folding each click in after it was predicted."""
-    replay = make_replay(
-        test, profiles, dataset, fitted.queries, fitted.items, fitted.query_spec, fitted.item_spec
-    )  # fmt: skip
+) -> np.ndarray:  # fmt: skip
+    """The rank of each test click's item: as the night left the model, or folding each click in after its prediction."""
+    replay = make_replay(test, profiles, dataset, fitted.queries, fitted.items, fitted.query_spec, fitted.item_spec)
     scorer = LiveDAT(fitted, replay) if live else StaticDAT(fitted, replay, cut_ms)
-    return summarise(measure(scorer, replay, on_block=on_clicks))
+    return measure(scorer, replay, on_block=on_clicks)
 
 
 def read_test(folder: Path) -> pa.Table:

@@ -2,6 +2,8 @@
 
 import os
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from pyspark.sql import SparkSession
@@ -36,6 +38,22 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
         builder = builder.master(f"local[{config.cores}]")
     if jars:
         builder = builder.config("spark.jars", ",".join(str(jar) for jar in jars))
-    spark = builder.getOrCreate()
+    scratch.mkdir(parents=True, exist_ok=True)
+    with _stderr_to(scratch / "spark.log"):
+        spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
     return spark
+
+
+@contextmanager
+def _stderr_to(file: Path) -> Iterator[None]:
+    """Start child processes with their standard error in a file: the JVM would write over the progress for good."""
+    sys.stderr.flush()
+    own = os.dup(2)
+    with file.open("ab") as log:
+        os.dup2(log.fileno(), 2)
+    try:
+        yield
+    finally:
+        os.dup2(own, 2)
+        os.close(own)

@@ -33,7 +33,12 @@ from spark_jobs.tables import replace, sha256
 
 
 def sample(
-    clicks: DataFrame, profiles: dict[str, DataFrame], card: DatasetCard, window: Window, config: NightConfig, folder: Path
+    clicks: DataFrame,
+    profiles: dict[str, DataFrame],
+    card: DatasetCard,
+    window: Window,
+    config: NightConfig,
+    folder: Path,
 ) -> None:
     """The Spark half: positives with negatives, the test clicks and the states at the cut, in place of earlier ones.
 
@@ -60,7 +65,12 @@ def sample(
 
 
 def join(
-    store: FeatureStore, card: DatasetCard, window: Window, config: NightConfig, folder: Path, on_rows: Callable[[int], None]
+    store: FeatureStore,
+    card: DatasetCard,
+    window: Window,
+    config: NightConfig,
+    folder: Path,
+    on_rows: Callable[[int], None],
 ) -> None:
     """The Feast half: ``train/``, by the point-in-time join of both feature services.
 
@@ -95,7 +105,9 @@ def _join_chunk(store: FeatureStore, card: DatasetCard, rows: pa.Table, width: i
     return pa.table(columns)
 
 
-def _features(store: FeatureStore, card: DatasetCard, side_name: str, ids: pa.ChunkedArray, time: np.ndarray) -> dict[str, pa.Array]:
+def _features(
+    store: FeatureStore, card: DatasetCard, side_name: str, ids: pa.ChunkedArray, time: np.ndarray
+) -> dict[str, pa.Array]:
     """What a tower reads of some ids, each just before its moment, in the order asked.
 
     The augmented vectors are left out: the trainer replays them, since they change with the weights.
