@@ -17,13 +17,15 @@ from starlette.exceptions import HTTPException
 
 from feature_repo.click import Click
 from serving import schemas
-from serving.clicks import Expected, NotWritten
+from serving.clicks import NotWritten
+from serving.clock import wall_ms
 from serving.desk import Busy, Closed
 from serving.limits import Limits
 from serving.retrieval import Answer, Ask
 from serving.service import Service
 
 PAGE = Path(__file__).parent / "page"
+_AHEAD_MS = 60_000  # as far as two clocks may disagree; the stream sets later clicks aside
 _ANSWER = TypeAdapter(Answer)
 _ANSWERS = TypeAdapter(dict[str, list[Answer]])
 _ERRORS = {
@@ -62,7 +64,6 @@ def create_app(service: Service) -> FastAPI:
     )
     app.add_middleware(Limits, max_body_bytes=config.max_body_bytes, api_key=config.api_key)
     _handle_errors(app)
-    expected = Expected()
 
     async def ask(asks: list[Ask]) -> list[Answer]:
         futures = []
@@ -109,8 +110,10 @@ def create_app(service: Service) -> FastAPI:
         return Response(_ANSWERS.dump_json({"answers": answers}), media_type="application/json")
 
     @app.post("/v1/clicks", response_model=schemas.ClickOut, status_code=202, tags=["clicks"])
-    async def click(body: schemas.ClickIn) -> schemas.ClickOut:
+    async def click(body: schemas.ClickIn) -> schemas.ClickOut | Response:
         """Write a click to the stream. Answers once the broker has it; a few milliseconds later it counts."""
+        if body.event_time is not None and body.event_time > wall_ms() + _AHEAD_MS:
+            return error(422, "not-valid", "body.event_time: lies in the future.")
         event = Click(
             event_id=body.event_id or uuid.uuid4().hex,
             query_id=body.query_id,
@@ -118,14 +121,12 @@ def create_app(service: Service) -> FastAPI:
             event_time=service.clock.now_ms() if body.event_time is None else body.event_time,
             context=body.context,
         )
-        counted = await asyncio.to_thread(service.count, body.query_id)
-        await service.writer.write(event)
-        service.posted += 1
+        posted = await service.clicks.post(event)
         return schemas.ClickOut(
             event_id=event.event_id,
             event_time=event.event_time,
-            clicks=counted,
-            wait_for_clicks=expected.posted(body.query_id, counted),
+            clicks=posted.before,
+            wait_for_clicks=posted.after,
         )
 
     @app.get("/v1/items/{item_id:path}", response_model=schemas.ItemOut, responses=_MISSING, tags=["catalogue"])

@@ -1,16 +1,19 @@
-"""Writing clicks to the stream, on behalf of pages and apps."""
+"""Posting clicks on behalf of pages and apps, and what a caller must wait for to see its own."""
 
 import asyncio
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
 
-from kafka import KafkaProducer
 from kafka.errors import KafkaError
 
 from feature_repo.click import Click
-from streaming.config import KafkaConnection
-from streaming.topics import CLICKS
+from serving.desk import Busy
+from streaming.clicks import ClickWriter
 
+_THREADS = 8
 _REMEMBER_S = 30.0
 
 
@@ -18,50 +21,60 @@ class NotWritten(RuntimeError):
     """The broker did not acknowledge a click; it may be sent again."""
 
 
-class ClickWriter:
-    """Produces clicks, keyed by query, and answers once the broker has them on all its replicas."""
+class Posted(NamedTuple):
+    """What the query counted before a posted click, and what it will count once that one is folded."""
 
-    def __init__(self, kafka: KafkaConnection, timeout_s: float, topic: str = CLICKS):
-        self._topic = topic
+    before: int
+    after: int
+
+
+class ClickDesk:
+    """Writes clicks in threads of its own, so that a broker that is away holds up nobody but those who post.
+
+    Args:
+        count: How many clicks a query counts now.
+        limit: Clicks on their way at most.
+    """
+
+    def __init__(self, writer: ClickWriter, count: Callable[[str], int], timeout_s: float, limit: int):
+        self._writer = writer
+        self._count = count
         self._timeout_s = timeout_s
-        self._producer = KafkaProducer(
-            **kafka.client,
-            acks="all",
-            linger_ms=0,
-            retry_backoff_ms=20,
-            bootstrap_timeout_ms=int(timeout_s * 1000),
-            max_block_ms=int(timeout_s * 1000),
-            request_timeout_ms=int(timeout_s * 1000),
-            delivery_timeout_ms=int(timeout_s * 1000),
-        )
+        self._limit = limit
+        self._pool = ThreadPoolExecutor(_THREADS, "clicks")
+        self._expected = Expected()
+        self._on_their_way = 0
+        self.posted = 0
 
-    async def write(self, click: Click) -> None:
-        """Raises:
-        NotWritten: no acknowledgement within the timeout.
+    async def post(self, click: Click) -> Posted:
+        """Returns once all of the topic's replicas have the click.
+
+        Raises:
+            NotWritten: they did not acknowledge it in time.
+            Busy: too many clicks are on their way.
         """
-        loop = asyncio.get_running_loop()
-        done: asyncio.Future[None] = loop.create_future()
-
-        def settle(error: BaseException | None) -> None:
-            if not done.done():
-                done.set_result(None) if error is None else done.set_exception(NotWritten(str(error)))
-
-        def send() -> None:
-            # Off the event loop: the first send waits for metadata, and any send for room in the buffer.
-            future = self._producer.send(
-                self._topic, click.model_dump_json(exclude_none=True).encode(), click.query_id.encode()
-            )
-            future.add_callback(lambda _: loop.call_soon_threadsafe(settle, None))
-            future.add_errback(lambda error: loop.call_soon_threadsafe(settle, error))
-
+        if self._on_their_way >= self._limit:
+            raise Busy(f"{self._on_their_way} clicks are on their way")
+        self._on_their_way += 1
         try:
-            await asyncio.to_thread(send)
-            await asyncio.wait_for(done, self._timeout_s)
-        except (KafkaError, TimeoutError) as error:
-            raise NotWritten(f"the broker did not acknowledge the click: {error or type(error).__name__}") from error
+            return await asyncio.get_running_loop().run_in_executor(self._pool, self._post, click)
+        finally:
+            self._on_their_way -= 1
 
     def close(self) -> None:
-        self._producer.close(timeout=2)
+        self._pool.shutdown()
+        self._writer.close()
+
+    def _post(self, click: Click) -> Posted:
+        before = self._count(click.query_id)
+        try:
+            self._writer.write(click, self._timeout_s)
+        except KafkaError as error:
+            raise NotWritten(
+                f"the broker did not acknowledge the click ({type(error).__name__}); post it again"
+            ) from error
+        self.posted += 1
+        return Posted(before, self._expected.posted(click.query_id, before))
 
 
 class Expected:

@@ -115,14 +115,16 @@ class Desk:
     def _release(self, closing: bool) -> list[_Slip]:
         """Held slips whose clicks have arrived, or whose time is up."""
         held, self._held = [slip for slip in self._held if not slip.future.cancelled()], []
-        ids = list(dict.fromkeys(slip.ask.query_id for slip in held))
+        if not held:
+            return []
         try:
-            counts = dict(zip(ids, self._retriever.clicks(ids), strict=True)) if ids else {}
+            there = self._retriever.reached(
+                [slip.ask.query_id for slip in held], [slip.ask.wait_for_clicks or 0 for slip in held]
+            )
         except StoreDown:
-            counts = {}
+            there = [False] * len(held)
         now, ready = time.perf_counter(), []
-        for slip in held:
-            slip.reached = counts.get(slip.ask.query_id, -1) >= (slip.ask.wait_for_clicks or 0)
+        for slip, slip.reached in zip(held, there, strict=True):
             if slip.reached or now >= slip.deadline or closing:
                 ready.append(slip)
             else:

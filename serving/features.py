@@ -2,7 +2,7 @@
 
 import threading
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from feast import FeatureStore
 
@@ -11,6 +11,14 @@ Columns = dict[str, list[Any]]
 
 class StoreDown(RuntimeError):
     """The online store did not answer. The message is the store's own."""
+
+
+class Counts(NamedTuple):
+    """What the store counts of a query; None where it has nothing."""
+
+    clicks: int | None
+    folded: int | None
+    bundle: str | None
 
 
 class OnlineFeatures:
@@ -45,13 +53,24 @@ class OnlineFeatures:
         """
         return self._read([*self._tower, "query_profile:known", "query_history:history"], "query_id", ids)
 
-    def clicks(self, ids: Sequence[str]) -> list[int | None]:
-        """How many clicks each query's activity counts; None for one without activity.
+    def counts(self, ids: Sequence[str]) -> list[Counts]:
+        """How many clicks each query counts and has folded: the small read that held answers wait by.
 
         Raises:
             StoreDown: the store did not answer.
         """
-        return self._read(["query_activity:clicks"], "query_id", ids)["query_activity__clicks"]
+        names = ("query_activity__clicks", "query_augmented__folded", "query_augmented__bundle")
+        columns = self._read([name.replace("__", ":") for name in names], "query_id", ids)
+        return [Counts(*row) for row in zip(*(columns[name] for name in names), strict=True)]
+
+    def history_lengths(self, ids: Sequence[str]) -> list[int]:
+        """How many items each query's history holds.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        histories = self._read(["query_history:history"], "query_id", ids)["query_history__history"]
+        return [len(history or ()) for history in histories]
 
     def items(self, ids: Sequence[str]) -> list[dict[str, Any]]:
         """The catalogue's features of some items: {feature: value}, texts included.
@@ -63,11 +82,11 @@ class OnlineFeatures:
         names = [reference.partition(":")[2] for reference in self._item]
         return [{name: columns[f"item_profile__{name}"][k] for name in names} for k in range(len(ids))]
 
-    def _read(self, references: list[str], key: str, ids: Sequence[str]) -> Columns:
+    def _read(self, references: Sequence[str], key: str, ids: Sequence[str]) -> Columns:
         try:
             with self._lock:
                 return self._store.get_online_features(
-                    features=references, entity_rows={key: list(ids)}, full_feature_names=True
+                    features=list(references), entity_rows={key: list(ids)}, full_feature_names=True
                 ).to_dict()
         except Exception as error:  # each store raises its own kinds
             raise StoreDown(f"{type(error).__name__}: {error}") from error

@@ -9,6 +9,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from serving.corpus import Corpus
+from streaming.clients import close_quietly, free_consumer
 from streaming.config import KafkaConnection
 from streaming.topics import ITEM_VECTORS, unpack
 
@@ -23,7 +24,7 @@ class Follower:
     taken back; values are absolute, so that reading them again after a restart is harmless.
     """
 
-    def __init__(self, corpus: Corpus, kafka: KafkaConnection, topic: str = ITEM_VECTORS):
+    def __init__(self, corpus: Corpus, kafka: KafkaConnection):
         self.corpus = corpus
         self.applied = 0  # rows of this bundle
         self.foreign = 0  # rows of other bundles, dropped: their vectors lie in another space
@@ -32,7 +33,6 @@ class Follower:
         self.delay_ms: float | None = None  # from commit to findable, of the last record
         self.newcomers: list[str] = []  # items that came after the bundle, whose categories nobody has filed yet
         self.error: str | None = None
-        self._topic = topic
         self._kafka = kafka
         self._caught_up = threading.Event()
         self._stop = threading.Event()
@@ -54,15 +54,7 @@ class Follower:
     def _run(self) -> None:
         while not self._stop.is_set():
             try:
-                consumer = KafkaConsumer(
-                    **self._kafka.client,
-                    group_id=None,
-                    enable_auto_commit=False,
-                    isolation_level="read_committed",
-                    auto_offset_reset="earliest",
-                    fetch_max_bytes=32 << 20,
-                    retry_backoff_ms=20,
-                )
+                consumer = free_consumer(self._kafka)
             except KafkaError as error:  # no broker yet
                 self._failed(error)
                 continue
@@ -71,7 +63,7 @@ class Follower:
             except KafkaError as error:
                 self._failed(error)  # begins again from the start: what was applied is applied again, to no effect
             finally:
-                consumer.close()
+                close_quietly(consumer)
 
     def _failed(self, error: KafkaError) -> None:
         self.error = f"{type(error).__name__}: {error}"
@@ -83,7 +75,9 @@ class Follower:
         looked = 0.0
         while not self._stop.is_set():
             if time.monotonic() - looked > _LAG_EVERY_S or not self.caught_up:
-                partitions = [TopicPartition(self._topic, p) for p in consumer.partitions_for_topic(self._topic) or ()]
+                partitions = [
+                    TopicPartition(ITEM_VECTORS, p) for p in consumer.partitions_for_topic(ITEM_VECTORS) or ()
+                ]
                 if set(partitions) != consumer.assignment():
                     kept = {p: consumer.position(p) for p in consumer.assignment()}
                     consumer.assign(partitions)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from serving.corpus import Corpus
-from serving.features import Columns
+from serving.features import Columns, Counts
 from training.bundle import Bundle
 from training.dat import represent
 from training.features import Inputs, Profile, dense, encode
@@ -53,6 +53,24 @@ class QueryTable:
         """Clicks ever at the bundle's cut."""
         row = self._row.get(id_)
         return 0 if row is None else int(self.bundle.queries.clicks[row])
+
+    @property
+    def history_length(self) -> int:
+        """L: how many of its latest items a query keeps."""
+        return self.bundle.queries.history.shape[1]
+
+    def includes(self, id_: str, counts: Counts, clicks: int) -> bool:
+        """Whether a query's activity counts ``clicks`` and its vector has them folded."""
+        row = self._row.get(id_)
+        before, folded = (0, 0) if row is None else (self.clicks(id_), int(self.bundle.queries.folded[row]))
+        if (before if counts.clicks is None else counts.clicks) < clicks:
+            return False
+        # Since the cut every click that is counted is also folded.
+        elsewhere = counts.bundle not in (
+            None,
+            self.bundle.version,
+        )  # a vector that cannot be used need not be waited for
+        return elsewhere or (counts.folded or 0) - folded >= clicks - before
 
     def states(self, ids: list[str], columns: Columns | None, corpus: Corpus) -> QueryStates:
         """Join what the store returned (None: it is down) with the bundle's state."""

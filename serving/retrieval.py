@@ -80,15 +80,34 @@ class Retriever:
         self.answered = 0
         self._titles: dict[str, str | None] = {}
 
-    def clicks(self, query_ids: list[str]) -> list[int]:
-        """How many clicks each query's activity counts, the bundle's count where the store has none.
+    def clicks(self, query_id: str) -> int:
+        """How many clicks a query counts: in the store, else at the bundle's cut.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        counted = self.features.counts([query_id])[0].clicks
+        return self.served.queries.clicks(query_id) if counted is None else counted
+
+    def reached(self, query_ids: Sequence[str], clicks: Sequence[int]) -> list[bool]:
+        """Whether each query counts so many clicks: in its activity, in its vector, and in its history.
+
+        The stream writes one view after the other; who reads in between would answer without a click that he counts.
 
         Raises:
             StoreDown: the store did not answer.
         """
         table = self.served.queries
-        found = self.features.clicks(query_ids)
-        return [table.clicks(id_) if count is None else count for id_, count in zip(query_ids, found, strict=True)]
+        unique = list(dict.fromkeys(query_ids))
+        counts = dict(zip(unique, self.features.counts(unique), strict=True))
+        there = [table.includes(id_, counts[id_], k) for id_, k in zip(query_ids, clicks, strict=True)]
+        # Only of those: a history is long to read.
+        arrived = list(dict.fromkeys(id_ for id_, yes in zip(query_ids, there, strict=True) if yes))
+        lengths = dict(zip(arrived, self.features.history_lengths(arrived), strict=True)) if arrived else {}
+        return [
+            yes and (counts[id_].clicks is None or lengths[id_] >= min(k, table.history_length))
+            for id_, yes, k in zip(query_ids, there, clicks, strict=True)
+        ]
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answer N questions. Whatever happens to the store, there is an answer; it says how good it is."""

@@ -2,14 +2,13 @@
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from feast import FeatureStore
 
 from serving import schemas
-from serving.clicks import ClickWriter
+from serving.clicks import ClickDesk
 from serving.clock import Clock
 from serving.config import ServingConfig
 from serving.desk import Desk
@@ -18,21 +17,13 @@ from serving.follower import Follower
 from serving.projection import Plane, fit_plane
 from serving.retrieval import Retriever
 from serving.served import Served
+from streaming.clicks import ClickWriter
 from streaming.config import KafkaConnection
-from streaming.topics import CLICKS, ITEM_VECTORS
 from training.bundle import Bundle
 
 
 class CannotStart(RuntimeError):
     """The service cannot start. The message says why and what to do."""
-
-
-@dataclass(frozen=True)
-class Topics:
-    """The topics that the service writes and reads; other names are for tests that share a broker."""
-
-    clicks: str = CLICKS
-    item_vectors: str = ITEM_VECTORS
 
 
 _BACKGROUND = 500  # items on the map
@@ -55,11 +46,9 @@ class Service:
         kafka: KafkaConnection,
         home: Path,
         config: ServingConfig | None = None,
-        topics: Topics = Topics(),  # noqa: B008 (frozen)
     ):
         self.config = config or ServingConfig()
         self.started = time.time()
-        self.posted = 0
         self._home = home
         self._plane: tuple[str, Plane, list] | None = None
         served = Served.of(bundle, self.config)
@@ -72,18 +61,19 @@ class Service:
         )
         self.retriever = Retriever(served, self.features, self.clock)
         self.desk = Desk(self.retriever, self.config)
-        self.writer = ClickWriter(kafka, self.config.produce_timeout_s, topics.clicks)
-        self.follower = Follower(served.corpus, kafka, topics.item_vectors)
+        writer = ClickWriter(kafka)
+        self.clicks = ClickDesk(writer, self.count, self.config.produce_timeout_s, self.config.max_pending)
+        self.follower = Follower(served.corpus, kafka)
 
     def close(self) -> None:
         self.desk.close()
         self.follower.close()
-        self.writer.close()
+        self.clicks.close()
 
     def count(self, query_id: str) -> int:
         """How many clicks a query's activity counts; 0 if the store cannot say."""
         try:
-            return self.retriever.clicks([query_id])[0]
+            return self.retriever.clicks(query_id)
         except StoreDown:
             return 0
 
@@ -148,7 +138,7 @@ class Service:
             behind = self.follower.error or f"{self.follower.lag} records behind"
             return f"the index is catching up with the stream ({behind})"
         try:
-            self.features.clicks(["readiness"])
+            self.features.counts(["readiness"])
         except StoreDown as error:
             return f"the online store does not answer: {error}"
         return None
@@ -182,7 +172,11 @@ class Service:
                 "newest_event": corpus.newest_event,
             },
             "clock": {"now": self.clock.now_ms(), "replay": self.clock.replay},
-            "load": {"pending": self.desk.pending, "answered": self.retriever.answered, "clicks_posted": self.posted},
+            "load": {
+                "pending": self.desk.pending,
+                "answered": self.retriever.answered,
+                "clicks_posted": self.clicks.posted,
+            },
             "uptime_s": round(time.time() - self.started, 1),
         }
 

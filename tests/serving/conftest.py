@@ -1,4 +1,4 @@
-"""A service over a tiny bundle, a real broker with topics of its own, and a real Feast store."""
+"""A service over a tiny bundle, a real broker and a real Feast store."""
 
 import threading
 import time
@@ -12,13 +12,14 @@ import pyarrow as pa
 import pytest
 import uvicorn
 from kafka import KafkaProducer
-from kafka.admin import KafkaAdminClient, NewTopic
 
 from serving.api import create_app
 from serving.config import ServingConfig
-from serving.service import Service, Topics
+from serving.service import Service
+from streaming.clients import create_topics
 from streaming.config import KafkaConnection
-from streaming.topics import ITEM_STATE, pack
+from streaming.topics import ITEM_STATE, ITEM_VECTORS, pack
+from tests.conftest import PARTITIONS
 from tests.tiny import tiny_bundle, tiny_store
 
 
@@ -61,12 +62,12 @@ class Running:
     store: object
     producer: KafkaProducer
     bundle: object
-    topics: Topics
+    bootstrap: str
     url: str
     client: httpx.Client
 
     def publish(self, rows: pa.RecordBatch, bundle: str | None = None) -> None:
-        self.producer.send(self.topics.item_vectors, pack(rows, bundle or self.bundle.version)).get(10)
+        self.producer.send(ITEM_VECTORS, pack(rows, bundle or self.bundle.version)).get(10)
 
     def wait(self, condition, timeout_s: float = 10) -> None:
         deadline = time.monotonic() + timeout_s
@@ -75,22 +76,23 @@ class Running:
             time.sleep(0.005)
 
 
-def make_topics(bootstrap: str, names: list[str]) -> None:
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
-    admin.create_topics([NewTopic(name, 2, 1) for name in names])
-    admin.close()
+@contextmanager
+def serve_http(service: Service, store, bundle, bootstrap: str) -> Iterator[Running]:
+    """A service behind a real server, from ready to closed."""
+    producer = KafkaProducer(bootstrap_servers=bootstrap)
+    with http(create_app(service)) as url, httpx.Client(base_url=url, timeout=30) as client:
+        assert service.follower.wait_caught_up(20)
+        yield Running(service, store, producer, bundle, bootstrap, url, client)
+    producer.close()
 
 
 @pytest.fixture(scope="module")
 def running(broker, tmp_path_factory) -> Iterator[Running]:
-    """One service for a module, with topics of its own."""
+    """One service for a module, which ends with it."""
     home = tmp_path_factory.mktemp("home")
-    topics = Topics(clicks=f"clicks-{home.name}", item_vectors=f"items-{home.name}")
-    make_topics(broker.bootstrap, [topics.clicks, topics.item_vectors])
-    bundle, store = tiny_bundle(queries=6, items=60), tiny_store(home, queries=8, items=60)
-    producer = KafkaProducer(bootstrap_servers=broker.bootstrap)
-    service = Service(bundle, store, KafkaConnection(bootstrap=broker.bootstrap), home, ServingConfig(), topics=topics)
-    with http(create_app(service)) as url, httpx.Client(base_url=url, timeout=30) as client:
-        assert service.follower.wait_caught_up(20)
-        yield Running(service, store, producer, bundle, topics, url, client)
-    producer.close()
+    create_topics(broker.bootstrap, PARTITIONS)
+    # A version of its own: what other modules left on the topics is of other bundles.
+    bundle, store = tiny_bundle(f"tiny-{home.name}", queries=6, items=60), tiny_store(home, queries=8, items=60)
+    service = Service(bundle, store, KafkaConnection(bootstrap=broker.bootstrap), home, ServingConfig())
+    with serve_http(service, store, bundle, broker.bootstrap) as serving:
+        yield serving

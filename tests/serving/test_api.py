@@ -4,6 +4,7 @@ import numpy as np
 from kafka import KafkaConsumer
 
 from feature_repo.click import Click
+from streaming.topics import CLICKS
 from tests.serving.conftest import Running, item_rows
 
 
@@ -25,10 +26,10 @@ def test_posted_click_reaches_the_topic_whole(running: Running):
     reply = running.client.post("/v1/clicks", json={"query_id": "q1", "item_id": "i3", "context": {"page": "home"}})
     assert reply.status_code == 202
     consumer = KafkaConsumer(
-        running.topics.clicks, bootstrap_servers=running.producer.config["bootstrap_servers"],
+        CLICKS, bootstrap_servers=running.bootstrap,
         auto_offset_reset="earliest", group_id=None, consumer_timeout_ms=5000,
     )  # fmt: skip
-    record = next(record for record in consumer if record.key == b"q1")
+    record = next(record for record in consumer if reply.json()["event_id"].encode() in record.value)
     consumer.close()
     click = Click.model_validate_json(record.value)
     assert (click.event_id, click.item_id, click.context) == (reply.json()["event_id"], "i3", {"page": "home"})

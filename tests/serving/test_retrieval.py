@@ -141,7 +141,7 @@ def test_store_down_is_answered_and_said(bundle, tmp_path):
     assert (unknown.source, unknown.fallback) == ("popularity", "store-down")
     assert len(unknown.items) == 5
     with pytest.raises(StoreDown):
-        retriever.clicks(["q2"])
+        retriever.clicks("q2")
 
 
 def test_sixty_held_answers_come_when_their_clicks_do(retriever, store, bundle):
