@@ -10,7 +10,14 @@ from rich.console import Console
 # Idle OpenMP threads spin by default. Beside a broker and Spark on few cores that makes training 20 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
-VERBS = ("demo", "nightly", "updater", "serve", "test")
+VERBS = {  # verb: the module of this folder that holds it
+    "demo": "demo",
+    "nightly": "nightly",
+    "updater": "updater",
+    "serve": "serve",
+    "broker": "stack",
+    "test": "test",
+}
 
 
 def build() -> typer.Typer:
@@ -22,15 +29,15 @@ def build() -> typer.Typer:
         help="DAT: the Dual Augmented Two-tower model as a batch and streaming retrieval system.",
         context_settings={"help_option_names": ["-h", "--help"]},
     )
-    for verb in VERBS:
-        app.command(verb)(getattr(importlib.import_module(f"cli.{verb}"), verb))
+    for verb, module in VERBS.items():
+        app.command(verb)(getattr(importlib.import_module(f"cli.{module}"), verb))
     return app
 
 
 def main() -> None:
     """Run a verb. What a person can mend ends in one sentence and a status that is not 0; bugs keep their traceback."""
     try:
-        build()()
+        build()(prog_name="dat")
     except KeyboardInterrupt:
         Console(stderr=True).print("\nstopped")
         sys.exit(130)

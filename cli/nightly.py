@@ -55,6 +55,8 @@ def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = Tru
     from streaming.topics import CLICKS
 
     java()
+    if kafka:
+        _reach_kafka(settings)
     card = settings.card
     store = open_store(settings.home, settings.redis)
     register(store, card, settings.home)
@@ -69,6 +71,30 @@ def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = Tru
         topic=CLICKS,
         jars=_connector() if kafka else [],
     ).run(day, again)
+
+
+class KafkaAway(RuntimeError):
+    """Kafka does not answer. The message says where, and what to do."""
+
+
+def _reach_kafka(settings: Settings) -> None:
+    """Make sure that the topics exist, before Spark waits for them for minutes.
+
+    Raises:
+        KafkaAway: no broker answers.
+    """
+    from kafka.errors import KafkaError
+
+    from streaming.clients import create_topics
+
+    try:
+        create_topics(settings.updater)
+    except KafkaError as error:
+        where = settings.updater.bootstrap
+        raise KafkaAway(
+            f"Kafka at {where} does not answer ({type(error).__name__}): start it, give --bootstrap, "
+            "or leave new clicks out with --no-kafka"
+        ) from error
 
 
 def _day(text: str):

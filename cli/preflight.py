@@ -22,12 +22,15 @@ def check_disk(home: Path) -> None:
     free = shutil.disk_usage(home).free
     if free < NEEDED:
         raise PreflightError(
-            f"{home} has {free >> 20} MB free and {NEEDED >> 20} MB are needed; free some space or give another folder with --home"
+            f"{home} has {free >> 20} MB free and {NEEDED >> 20} MB are needed; "
+            "free some space or give another folder with --home"
         )
 
 
 def quiet() -> None:
-    """Silence what libraries say about themselves as they are imported; their errors still come through."""
+    """Silence what libraries say about themselves; their errors still come through."""
+    import feast  # noqa: F401  (turns deprecation warnings on for everybody as it is imported, so it goes first)
+
     warnings.simplefilter("ignore")
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     for name in ("feast", "feast.repo_config", "py4j", "jgo"):

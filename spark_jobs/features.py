@@ -69,7 +69,8 @@ def read_profiles(spark: SparkSession, card: DatasetCard, folder: Path, side_nam
 def activity(clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...]) -> DataFrame:
     """A side's activity just after each click: ``<side>_id, clicks, counters, last_click`` and the timestamps.
 
-    Keys are spread over tasks; within a task all keys' counters run together as arrays.
+    Of a key's clicks at the same moment only the last one's row is kept: a join that found several rows of one time
+    would pick any. Keys are spread over tasks; within a task all keys' counters run together as arrays.
     """
     key = f"{side_name}_id"
     ordered = (
@@ -87,18 +88,28 @@ def activity(clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...]) 
         counters = count_each(times, groups, half_lives_ms)
         width = counters.shape[1]
         offsets = pa.array(np.arange(len(times) + 1, dtype=np.int32) * width)
-        yield from pa.table(
+        rows = pa.table(
             {
                 key: table[key],
                 "clicks": pa.array(ranks_within(groups) + 1, pa.int64()),
                 "counters": pa.ListArray.from_arrays(offsets, pa.array(counters.ravel())),
                 "last_click": times,
             }
-        ).to_batches(max_chunksize=65_536)
+        )
+        yield from rows.filter(pa.array(last_of_moment(groups, times))).to_batches(max_chunksize=65_536)
 
     rows = ordered.mapInArrow(run, f"{key} string, clicks long, counters array<float>, last_click long")
     stamp = F.timestamp_millis("last_click")
     return rows.select("*", stamp.alias("event_timestamp"), stamp.alias("created_timestamp"))
+
+
+def last_of_moment(groups: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """[N] clicks in order of time → whether each is its key's last one at its time: [N] bool."""
+    order = np.argsort(groups, kind="stable")
+    key, time = groups[order], times[order]
+    last = np.empty(len(groups), bool)
+    last[order] = np.r_[(key[1:] != key[:-1]) | (time[1:] != time[:-1]), True]
+    return last
 
 
 def write_history(rows: DataFrame, offline: Path, view: str, partition: str = "all") -> None:

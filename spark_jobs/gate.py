@@ -33,12 +33,14 @@ def judge(
     if last is not None and last.collapsed:
         return Verdict(
             verdict="refused",
-            reason=f"the item vectors collapsed: effective rank {last.item_rank:.1f}, {last.dead_units:.0%} of the units dead",
+            reason=f"the item vectors collapsed: effective rank {last.item_rank:.1f}, "
+            f"{last.dead_units:.0%} of the units dead",
         )
     if coverage is not None and coverage < config.gate_coverage:
         return Verdict(
             verdict="refused",
-            reason=f"only {coverage:.1%} of the newest day's clicks are on items it knows; {config.gate_coverage:.0%} asked",
+            reason=f"only {coverage:.1%} of the newest day's clicks are on items it knows; "
+            f"{config.gate_coverage:.0%} asked",
         )
     if hr100 is None:
         return Verdict(

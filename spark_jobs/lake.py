@@ -1,8 +1,8 @@
 """The click lake: every click once, as Parquet by landing and event day.
 
-``lake/clicks/landing=<name>/date=<YYYY-MM-DD>/*.parquet``, where a date is the first of a card's day. A landing (an import of log files, or one micro-batch of
-the Kafka topic) replaces its own folder whole, so that landing it again changes nothing. Late clicks lie under the
-date of their event. Readers drop an event that landed twice.
+``lake/clicks/landing=<name>/date=<YYYY-MM-DD>/*.parquet``, where a date is the first of a card's day. A landing (an
+import of log files, or one micro-batch of the Kafka topic) replaces its own folder whole, so that landing it again
+changes nothing. Late clicks lie under the day of their event. Readers drop an event that landed twice.
 """
 
 from pathlib import Path
@@ -113,6 +113,7 @@ def read_lake(spark: SparkSession, card: DatasetCard, lake: Path, until_ms: int 
     clicks = spark.read.parquet(str(lake))
     if until_ms is not None:
         clicks = clicks.where((F.col("date") <= day_column(card, F.lit(until_ms))) & (F.col("event_time") < until_ms))
-    # min over whole rows: which of two landings of an event is kept must not depend on the order of reading.
-    once = clicks.groupBy("event_id").agg(F.min(F.struct(*COLUMNS[1:])).alias("click"))
+    # max over whole rows: which of two landings of an event is kept must not depend on the order of reading, and one
+    # that knows its place in Kafka (null sorts first) goes before one that does not.
+    once = clicks.groupBy("event_id").agg(F.max(F.struct(*COLUMNS[1:])).alias("click"))
     return once.select("event_id", "click.*")

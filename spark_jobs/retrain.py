@@ -43,7 +43,7 @@ def test_ranks(
     fitted: Fitted, test: pa.Table, profiles: dict[str, pa.Table], dataset: DatasetCard, cut_ms: int, live: bool,
     on_clicks: Callable[[int], None] = lambda clicks: None,
 ) -> np.ndarray:  # fmt: skip
-    """The rank of each test click's item: as the night left the model, or folding each click in after its prediction."""
+    """The rank of each test click's item: as the night left the model, or folding in each click once predicted."""
     replay = make_replay(test, profiles, dataset, fitted.queries, fitted.items, fitted.query_spec, fitted.item_spec)
     scorer = LiveDAT(fitted, replay) if live else StaticDAT(fitted, replay, cut_ms)
     return measure(scorer, replay, on_block=on_clicks)

@@ -2,7 +2,7 @@
 
 ``training_sets/<date>/`` holds
 
-``positives/``           what Spark sampled: event_id, query_id, event_time, candidates (the clicked item, then S others)
+``positives/``           what Spark sampled: event_id, query_id, event_time, candidates (the clicked item, S others)
 ``train/``               the same in order of time, with what each tower reads: ``query__*``, ``item__*`` (1+S values)
 ``test/``                the clicks of the day after the window
 ``query_state.parquet``, ``item_state.parquet``   every id as of the cut

@@ -1,0 +1,47 @@
+"""One real night on a made-up market, shared by the tests that look at its output."""
+
+import contextlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from cli.nightly import run_night
+from cli.settings import Settings
+from feature_repo.card import DatasetCard
+from spark_jobs.config import NightConfig
+from spark_jobs.nightly import NightSummary
+from spark_jobs.training_set import folder_of
+from tests.market import write_market
+from training.config import DATConfig
+
+
+class Silent:
+    """Progress that nobody watches."""
+
+    def stage(self, name, total=None):
+        return contextlib.nullcontext(lambda more: None)
+
+
+@dataclass(frozen=True)
+class FinishedNight:
+    settings: Settings
+    card: DatasetCard
+    summary: NightSummary
+
+    @property
+    def folder(self) -> Path:
+        """The training set's."""
+        return folder_of(self.settings.home, self.summary.date)
+
+
+def market_settings(folder: Path, **night) -> Settings:
+    card = write_market(folder)
+    config = NightConfig(model=DATConfig(epochs=2), **night)
+    return Settings(home=folder / "home", data=folder, dataset=str(card), night=config)
+
+
+@pytest.fixture(scope="session")
+def finished_night(tmp_path_factory: pytest.TempPathFactory) -> FinishedNight:
+    settings = market_settings(tmp_path_factory.mktemp("night"))
+    return FinishedNight(settings, settings.card, run_night(settings, progress=Silent()))

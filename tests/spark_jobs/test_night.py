@@ -1,0 +1,96 @@
+"""The nightly job as a whole: what it publishes, and what it refuses."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from cli.nightly import run_night
+from feature_repo.card import CardError
+from feature_repo.store import open_store
+from spark_jobs.gate import judge
+from spark_jobs.tables import replace
+from tests.spark_jobs.conftest import FinishedNight, Silent, market_settings
+from training.bundle import Shelf
+from training.trainer import Fitted
+
+
+def test_a_night_publishes_a_bundle_that_loads_and_covers_every_known_id(finished_night: FinishedNight):
+    bundle = Shelf(finished_night.settings.home / "bundles").load()
+    assert bundle.version == finished_night.summary.bundle
+    assert finished_night.summary.gate.verdict == "published"
+    assert np.allclose(np.linalg.norm(bundle.items.vectors, axis=1), 1, atol=1e-4)
+    assert bundle.queries.folded.sum() == finished_night.summary.rows
+    assert bundle.items.folded.sum() == finished_night.summary.rows
+
+
+def test_features_read_the_same_through_the_sdk_offline_and_online(finished_night: FinishedNight):
+    store = open_store(finished_night.settings.home)
+    users = pd.read_csv(finished_night.settings.data / "market" / "users.csv").set_index("user")
+    online = store.get_online_features(["query_profile:age", "query_profile:city"], [{"query_id": "u3"}]).to_dict()
+    assert online["age"] == [users.age["u3"]] and online["city"] == [users.city["u3"]]
+    stamps = pd.DataFrame({"query_id": ["u3"], "event_timestamp": [pd.Timestamp(finished_night.summary.date, tz="UTC")]})
+    offline = store.get_historical_features(stamps, store.get_feature_service("query_tower")).to_df()
+    bundle = Shelf(finished_night.settings.home / "bundles").load()
+    row = bundle.queries.ids.index("u3")
+    assert offline.age[0] == users.age["u3"]
+    assert offline.clicks[0] == bundle.queries.clicks[row]
+    np.testing.assert_allclose(offline.a[0], bundle.queries.a[row].ravel(), rtol=1e-6)
+    assert offline.bundle[0] == bundle.version
+
+
+@pytest.fixture(scope="module")
+def fitted(finished_night: FinishedNight) -> Fitted:
+    return Fitted.of(Shelf(finished_night.settings.home / "bundles").load())
+
+
+def test_the_gate_lets_pass_what_is_as_good_as_the_bundle_in_service(fitted, finished_night):
+    assert judge(fitted, 0.9, 0.40, 0.41, finished_night.settings.night).verdict == "published"
+
+
+def test_the_gate_refuses_what_is_worse_than_the_bundle_in_service_and_says_by_how_much(fitted, finished_night):
+    verdict = judge(fitted, 0.9, 0.30, 0.41, finished_night.settings.night)
+    assert verdict.verdict == "refused" and "0.300" in verdict.reason and "0.410" in verdict.reason
+
+
+def test_the_gate_refuses_vectors_that_are_not_finite(fitted, finished_night):
+    fitted.items.vectors[0, 0] = np.nan
+    try:
+        verdict = judge(fitted, 0.9, 0.5, None, finished_night.settings.night)
+    finally:
+        fitted.items.vectors[0, 0] = 0
+    assert verdict.verdict == "refused" and "not finite" in verdict.reason
+
+
+def test_the_gate_refuses_a_bundle_that_does_not_know_the_day_s_items(fitted, finished_night):
+    assert judge(fitted, 0.1, 0.5, None, finished_night.settings.night).verdict == "refused"
+
+
+def test_a_table_whose_writer_fails_leaves_the_previous_one(tmp_path: Path):
+    final = tmp_path / "table"
+
+    def whole(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "part").write_text("old")
+
+    def broken(folder: Path) -> None:
+        folder.mkdir()
+        (folder / "part").write_text("ne")
+        raise OSError("the disk went away")
+
+    replace(final, whole)
+    with pytest.raises(OSError, match="went away"):
+        replace(final, broken)
+    assert (final / "part").read_text() == "old"
+    replace(final, whole)
+    assert [path.name for path in tmp_path.iterdir()] == ["table"]
+
+
+def test_a_log_that_lacks_a_column_is_refused_in_one_sentence_that_names_it(tmp_path: Path):
+    settings = market_settings(tmp_path)
+    clicks = tmp_path / "market" / "clicks.csv"
+    clicks.write_text(clicks.read_text().replace("user,shop,at", "user,store,at", 1))
+    with pytest.raises(CardError, match=r"clicks\.csv lacks the column shop; it has: user, store, at"):
+        run_night(settings, progress=Silent())
+    assert Shelf(settings.home / "bundles").current() is None
