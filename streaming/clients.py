@@ -18,6 +18,24 @@ from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_
 RETRY = {"retry_backoff_ms": 20, "reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 1_000}
 
 
+_JOIN_MS = 3_000
+
+
+class GroupConsumer(KafkaConsumer):
+    """A member of a group that may be polled with short timeouts.
+
+    In kafka-python 3.0.12 a join that outlasts a poll is lost: it ends in the background, its assignment is dropped,
+    and the next poll either joins anew, for ever, or takes itself for a member and never reads anything. So whenever
+    there is joining to be done it is given time, before the poll.
+    """
+
+    def poll(self, timeout_ms: float = 0, **options: Any) -> dict[TopicPartition, list]:
+        if self._coordinator.rejoining or self._coordinator.need_rejoin():
+            self._coordinator.request_rejoin()
+            self._coordinator.poll(timeout_ms=_JOIN_MS)
+        return super().poll(timeout_ms=timeout_ms, **options)
+
+
 def quiet_kafka() -> None:
     """Keep kafka-python's log to what nobody else reports.
 
@@ -50,10 +68,14 @@ def create_topics(connection: KafkaConnection | str, partitions: int = 4) -> Non
         admin.close()
 
 
-def group_consumer(config: UpdaterConfig, group: str, topics: Iterable[str], name: str, **extra: Any) -> KafkaConsumer:
-    """A static member of a group that reads committed records and commits nothing by itself."""
+def group_consumer(config: UpdaterConfig, group: str, topics: Iterable[str], name: str, **extra: Any) -> GroupConsumer:
+    """A static member of a group that reads committed records and commits nothing by itself.
+
+    Raises:
+        TimeoutError: a topic does not exist.
+    """
     listener = extra.pop("listener", None)
-    consumer = KafkaConsumer(
+    consumer = GroupConsumer(
         **config.client,
         **RETRY,
         client_id=name,
@@ -70,7 +92,15 @@ def group_consumer(config: UpdaterConfig, group: str, topics: Iterable[str], nam
         allow_auto_create_topics=False,
         **extra,
     )
-    consumer.subscribe(list(topics), listener=listener)
+    topics = list(topics)
+    try:
+        for topic in topics:
+            # Without the topics' metadata a leader assigns nothing, and the group joins a second time.
+            partitions_of(consumer, topic)
+        consumer.subscribe(topics, listener=listener)
+    except BaseException:
+        close_quietly(consumer)
+        raise
     return consumer
 
 

@@ -74,9 +74,9 @@ class FeastSink:
             )
             while not self.stop.is_set():
                 polled = self._consumer.poll(timeout_ms=self.config.poll_ms)
+                batches = {p: records for p, records in polled.items() if p in self._partitions.ready}
                 if self._partitions.new:
                     self._prepare(list(self._partitions.new))
-                batches = {p: records for p, records in polled.items() if p in self._partitions.ready}
                 if batches:
                     self._follow(batches)
         finally:

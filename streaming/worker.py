@@ -94,9 +94,10 @@ class Worker:
     def _turn(self) -> None:
         self.stage.refresh()
         polled = self._consumer.poll(timeout_ms=self.config.poll_ms)
+        # Before the restore: what was read of a partition that is new will be read again from where its state ends.
+        records = [r for partition, batch in polled.items() if partition in self._partitions.ready for r in batch]
         if self._partitions.new:
             self._restore(list(self._partitions.new))
-        records = [r for partition, batch in polled.items() if partition in self._partitions.ready for r in batch]
         if records:
             self._batch(records)
 

@@ -1,0 +1,113 @@
+"""Running the updater in a test, and reading what it has committed."""
+
+import contextlib
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from kafka import TopicPartition
+
+from feature_repo.click import Click
+from streaming.changelog import read_committed
+from streaming.clicks import ClickWriter
+from streaming.clients import close_quietly, free_consumer
+from streaming.config import UpdaterConfig
+from streaming.topics import DEAD
+from streaming.updater import run_updater
+from tests.conftest import PARTITIONS
+from tests.tiny import CUT_MS
+from training.bundle import Bundle
+
+
+def eventually(true: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    """Wait for something to come true, or fail."""
+    deadline = time.monotonic() + timeout_s
+    while not true():
+        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+        time.sleep(0.02)
+
+
+@contextlib.contextmanager
+def running(bundle: Bundle, store, config: UpdaterConfig, **options) -> Iterator[None]:
+    """The updater in a thread, from ready to stopped; what it raises is raised here."""
+    stop, ready, failed = threading.Event(), threading.Event(), []
+
+    def run() -> None:
+        try:
+            run_updater(bundle, store, config, stop, ready=ready.set, **options)
+        except Exception as error:  # raised again below
+            failed.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    try:
+        eventually(lambda: ready.is_set() or bool(failed), "ready")
+        yield
+    finally:
+        stop.set()
+        thread.join()
+    if failed:
+        raise failed[0]
+
+
+def some_clicks(
+    count: int, queries: int = 6, items: int = 9, new: int = 3, seed: int = 1, start: int = 0
+) -> list[Click]:
+    """Clicks in order of time on known ids and ``new`` unknown ones a side; numbered from ``start``."""
+    rng = np.random.default_rng(seed)
+    q, i = rng.integers(0, queries + new, count), rng.integers(0, items + new, count)
+    return [
+        Click(event_id=f"e{start + k}", query_id=f"q{q[k]}", item_id=f"i{i[k]}", event_time=CUT_MS + 1000 * (start + k))
+        for k in range(count)
+    ]
+
+
+def produce(bootstrap: str, clicks: list[Click]) -> None:
+    """Write clicks, in order, all acknowledged."""
+    writer = ClickWriter(bootstrap)
+    futures = [writer.send(click) for click in clicks]
+    writer.flush()
+    for future in futures:
+        future.get(10)
+    writer.close()
+
+
+def committed(bootstrap: str, topic: str, bundle: Bundle) -> dict[str, dict]:
+    """The last committed row of each id of a changelog."""
+    partitions = [TopicPartition(topic, p) for p in range(PARTITIONS)]
+    found = {}
+    for change in read_committed(UpdaterConfig(bootstrap=bootstrap), partitions, bundle.version):
+        found.update({row["id"]: row for row in change.rows.to_pylist()})
+    return found
+
+
+def folded(bootstrap: str, topic: str, bundle: Bundle) -> Counter:
+    """How many clicks have been folded into each id since the bundle's cut."""
+    table = bundle.queries if topic == "query-vectors" else bundle.items
+    before = dict(zip(table.ids, table.folded.tolist(), strict=True))
+    return Counter(
+        {key: row["folded"] - before.get(key, 0) for key, row in committed(bootstrap, topic, bundle).items()}
+    )
+
+
+def truth(clicks: list[Click]) -> tuple[Counter, Counter]:
+    """Clicks by query, and by item."""
+    return Counter(click.query_id for click in clicks), Counter(click.item_id for click in clicks)
+
+
+def dead_letters(bootstrap: str) -> list:
+    """The records of the dead-letter topic."""
+    consumer = free_consumer(UpdaterConfig(bootstrap=bootstrap))
+    try:
+        partition = TopicPartition(DEAD, 0)
+        consumer.assign([partition])
+        consumer.seek_to_beginning(partition)
+        end, found = consumer.end_offsets([partition])[partition], []
+        while consumer.position(partition) < end:
+            for batch in consumer.poll(timeout_ms=100).values():
+                found += batch
+        return found
+    finally:
+        close_quietly(consumer)

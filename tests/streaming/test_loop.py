@@ -1,0 +1,178 @@
+"""Clicks through a real broker: every click counts once in both stages, through restarts and crashes."""
+
+import itertools
+import threading
+
+import numpy as np
+import pytest
+
+from streaming import transactions
+from streaming.config import UpdaterConfig
+from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
+from streaming.updater import run_updater
+from tests.streaming.loop import committed, eventually, folded, produce, running, some_clicks, truth
+from tests.tiny import tiny_bundle, tiny_store
+from training.amm import fold
+
+VERSION = (f"loop-{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return tiny_store(tmp_path_factory.mktemp("home"), queries=9, items=12)
+
+
+def everything_counted(bootstrap, bundle, clicks) -> bool:
+    by_query, by_item = truth(clicks)
+    return folded(bootstrap, QUERY_VECTORS, bundle) == by_query and folded(bootstrap, ITEM_VECTORS, bundle) == by_item
+
+
+def assert_counted_once(bootstrap, bundle, clicks) -> None:
+    by_query, by_item = truth(clicks)
+    assert folded(bootstrap, QUERY_VECTORS, bundle) == by_query
+    assert folded(bootstrap, ITEM_VECTORS, bundle) == by_item
+
+
+def one_thread_reference(bundle, clicks) -> dict[str, np.ndarray]:
+    """a_u of every query after the clicks, one by one, with the bundle's p_v."""
+    config, table = bundle.manifest.config, bundle.queries
+    vectors = dict(zip(bundle.items.ids, bundle.items.vectors, strict=True))
+    a = dict(zip(table.ids, table.a, strict=True))
+    n = dict(zip(table.ids, table.folded.tolist(), strict=True))
+    shape = table.a.shape[1:]
+    for click in clicks:
+        key = click.query_id
+        before, count = a.get(key, np.zeros(shape, np.float32)), n.get(key, 0)
+        step = fold(before[None], np.array([count]), np.zeros(1, int), vectors[click.item_id][None], config.memories)
+        a[key], n[key] = step.after[0], count + 1
+    return a
+
+
+def test_every_click_counts_once_and_a_u_is_the_reference(bootstrap, store):
+    bundle = tiny_bundle(next(VERSION), frozen_items=True)
+    clicks = some_clicks(300, new=0)
+    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap, batch_clicks=37), feast_sink=False):
+        produce(bootstrap, clicks)
+        eventually(lambda: everything_counted(bootstrap, bundle, clicks), "all clicks are folded")
+    reference = one_thread_reference(bundle, clicks)
+    for key, row in committed(bootstrap, QUERY_VECTORS, bundle).items():
+        np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
+
+
+def test_a_restart_goes_on_where_it_was(bootstrap, store):
+    bundle = tiny_bundle(next(VERSION), frozen_items=True)
+    clicks, config = some_clicks(240, new=0), UpdaterConfig(bootstrap=bootstrap)
+    for part in (clicks[:80], clicks[80:160], clicks[160:]):
+        with running(bundle, store, config, feast_sink=False):
+            produce(bootstrap, part)
+            done = clicks[: clicks.index(part[-1]) + 1]
+            eventually(lambda done=done: everything_counted(bootstrap, bundle, done), "this part is folded")
+    reference = one_thread_reference(bundle, clicks)
+    for key, row in committed(bootstrap, QUERY_VECTORS, bundle).items():
+        np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
+
+
+def test_it_starts_at_the_bundles_cut(bootstrap, store):
+    seen, fresh = some_clicks(50, new=0), some_clicks(50, new=0, seed=2, start=50)
+    produce(bootstrap, seen)
+    offsets = {0: 0, 1: 0}
+    for _, partition in ((click, partition_of(click)) for click in seen):
+        offsets[partition] += 1
+    bundle = tiny_bundle(next(VERSION), offsets=offsets)
+    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap), feast_sink=False):
+        produce(bootstrap, fresh)
+        eventually(lambda: everything_counted(bootstrap, bundle, fresh), "the clicks after the cut are folded")
+    assert_counted_once(bootstrap, bundle, fresh)
+
+
+def partition_of(click) -> int:
+    from kafka.partitioner.default import murmur2
+
+    return (murmur2(click.query_id.encode()) & 0x7FFFFFFF) % 2
+
+
+def test_signals_of_another_bundle_are_dropped(bootstrap, store):
+    old, new = tiny_bundle(next(VERSION)), tiny_bundle(next(VERSION), seed=9)
+    clicks = some_clicks(60)
+    for bundle in (old, new):  # the second replays the same clicks in a space of its own
+        with running(bundle, store, UpdaterConfig(bootstrap=bootstrap), feast_sink=False):
+            if bundle is old:
+                produce(bootstrap, clicks)
+            eventually(lambda b=bundle: everything_counted(bootstrap, b, clicks), "all clicks are folded")
+    assert_counted_once(bootstrap, old, clicks)
+    assert_counted_once(bootstrap, new, clicks)
+
+
+@pytest.mark.parametrize("moment", ["after_sending", "after_commit"])
+def test_a_crash_around_the_commit_loses_and_doubles_nothing(bootstrap, store, monkeypatch, moment):
+    """The first tries of every stage break: before the commit, or after it without the worker's knowing."""
+    bundle, clicks = tiny_bundle(next(VERSION), frozen_items=True), some_clicks(120, new=0)
+    broken = itertools.count()
+
+    class Breaking(transactions.KafkaProducer):
+        def send_offsets_to_transaction(self, *args):
+            if moment == "after_sending" and next(broken) % 3 == 0:
+                raise OSError("torn off before the commit")
+            return super().send_offsets_to_transaction(*args)
+
+        def commit_transaction(self):
+            super().commit_transaction()
+            if moment == "after_commit" and next(broken) % 3 == 0:
+                raise OSError("torn off before the answer")
+
+    monkeypatch.setattr("streaming.clients.KafkaProducer", Breaking)
+    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap, batch_clicks=10), feast_sink=False):
+        produce(bootstrap, clicks)
+        eventually(lambda: everything_counted(bootstrap, bundle, clicks), "all clicks are folded", 60)
+    assert next(broken) > 5
+    assert_counted_once(bootstrap, bundle, clicks)
+    reference = one_thread_reference(bundle, clicks)
+    for key, row in committed(bootstrap, QUERY_VECTORS, bundle).items():
+        np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
+
+
+def test_two_workers_a_stage_share_the_partitions_and_take_over(bootstrap, store):
+    bundle, clicks = tiny_bundle(next(VERSION)), some_clicks(200)
+    first = UpdaterConfig(bootstrap=bootstrap, instance="a", session_timeout_ms=6_000)
+    second = first.model_copy(update={"instance": "b"})
+    with running(bundle, store, first, feast_sink=False):
+        produce(bootstrap, clicks[:60])
+        with running(bundle, store, second, feast_sink=False):
+            produce(bootstrap, clicks[60:120])
+            eventually(lambda: everything_counted(bootstrap, bundle, clicks[:120]), "two workers fold their shares")
+        # b is gone: after the session timeout its partitions come back to a.
+        produce(bootstrap, clicks[120:])
+        eventually(lambda: everything_counted(bootstrap, bundle, clicks), "the first takes over", 60)
+    assert_counted_once(bootstrap, bundle, clicks)
+
+
+def test_the_broker_is_killed_and_comes_back(broker, bootstrap, store):
+    bundle, clicks = tiny_bundle(next(VERSION)), some_clicks(200)
+    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap, batch_clicks=5), feast_sink=False):
+        produce(bootstrap, clicks)
+        eventually(lambda: sum(folded(bootstrap, QUERY_VECTORS, bundle).values()) > 0, "the first are folded")
+        broker.kill()
+        broker.start()
+        eventually(lambda: everything_counted(bootstrap, bundle, clicks), "all clicks are folded", 90)
+    assert_counted_once(bootstrap, bundle, clicks)
+
+
+def test_a_second_process_of_the_same_name_is_refused(bootstrap, store):
+    bundle, config = tiny_bundle(next(VERSION)), UpdaterConfig(bootstrap=bootstrap)
+    from streaming.worker import WorkerError
+
+    stop, failed = threading.Event(), []
+
+    def first() -> None:
+        try:
+            run_updater(bundle, store, config, stop, stages=("query",), feast_sink=False)
+        except WorkerError as error:
+            failed.append(str(error))
+
+    thread = threading.Thread(target=first)
+    thread.start()
+    with running(bundle, store, config, stages=("query",), feast_sink=False):
+        thread.join(30)
+    stop.set()
+    thread.join()
+    assert failed and "give each its own instance name" in failed[0]
