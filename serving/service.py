@@ -26,7 +26,7 @@ class CannotStart(RuntimeError):
     """The service cannot start. The message says why and what to do."""
 
 
-_BACKGROUND = 500  # items on the map
+_BACKGROUND, _NEAR = 500, 24  # items on the map
 
 
 class Service:
@@ -109,19 +109,18 @@ class Service:
         return [table.ids[row] for row in newest]
 
     def map(self, query_id: str, background: bool) -> dict:
-        """2-D positions: the query's p_u and memories of a_u, its latest items, and (``background``) some items."""
+        """2-D positions: p_u, the memories of a_u, the latest clicked items, the top N; ``background``: some items."""
         served = self.retriever.served
         plane, sample = self._plane_of(served)
         states, vector = self.retriever.locate(query_id)
-        seen = states.seen[0][-8:]
+        index, seen = served.corpus.index, states.seen[0][-8:]
+        near = index.search(vector, _NEAR, [states.seen[0]])[0][0]
         answer = {
             "bundle": served.version,
-            "query": _points(plane, vector)[0],
-            "memories": _points(plane, states.a[0]) if states.folded[0] else [],
-            "seen": [
-                {"item_id": served.corpus.ids[row], "at": at}
-                for row, at in zip(seen.tolist(), _points(plane, served.corpus.index.vectors(seen)), strict=True)
-            ],
+            "query": _rounded(plane.of_queries(vector))[0],
+            "memories": _rounded(plane.of_items(states.a[0])) if states.folded[0] else [],
+            "seen": _rounded(plane.of_items(index.vectors(seen))),
+            "near": _rounded(plane.of_items(index.vectors(near[near >= 0]))),
         }
         return {**answer, "items": sample} if background else answer
 
@@ -186,11 +185,13 @@ class Service:
             rows = served.corpus.index.rows()
             rng = np.random.default_rng(0)
             fitted = rng.choice(rows, min(len(rows), 20_000), replace=False) if len(rows) else rows
-            plane = fit_plane(served.corpus.index.vectors(fitted))
-            shown = fitted[:_BACKGROUND]
-            self._plane = (served.version, plane, _points(plane, served.corpus.index.vectors(shown)))
+            queries = served.bundle.queries.vectors
+            some = queries[rng.choice(len(queries), min(len(queries), 20_000), replace=False)]
+            plane = fit_plane(served.corpus.index.vectors(fitted), some)
+            shown = plane.of_items(served.corpus.index.vectors(fitted[:_BACKGROUND]))
+            self._plane = (served.version, plane, _rounded(shown))
         return self._plane[1], self._plane[2]
 
 
-def _points(plane: Plane, vectors: np.ndarray) -> list[list[float]]:
-    return np.round(plane.project(vectors), 4).tolist()
+def _rounded(points: np.ndarray) -> list[list[float]]:
+    return np.round(points, 4).tolist()
