@@ -203,6 +203,8 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(HTTPException)
     async def refused(_: Request, problem: HTTPException) -> JSONResponse:
+        if problem.status_code == 400:  # FastAPI's word for a body that is not even JSON
+            return error(422, "not-valid", "body: is not JSON.")
         names = {404: "not-found", 405: "not-allowed"}
         return error(problem.status_code, names.get(problem.status_code, "refused"), str(problem.detail))
 

@@ -38,7 +38,7 @@ class ServingConfig(_Frozen):
     default_timeout_ms: int = Field(default=2_000, ge=0)
     """How long an answer is held for ``wait_for_clicks`` unless the request says."""
     max_timeout_ms: int = Field(default=30_000, ge=0)
-    poll_ms: float = Field(default=2.0, gt=0)
+    poll_ms: float = Field(default=5.0, gt=0)
     """How often the online store is asked whether a held query's clicks have arrived (one read for all of them)."""
     max_pending: int = Field(default=1_000, ge=1)
     """Requests waiting for an answer, held ones included; beyond it the service says 503 instead of collapsing."""

@@ -90,8 +90,8 @@ class Desk:
             if self._held:
                 began = time.perf_counter()
                 ready += self._release(closing)
-                # Ask the store for at most half of the time, so that slow reads of many do not starve the others.
-                pause = max(self._config.poll_ms / 1000, time.perf_counter() - began)
+                # Ask the store for at most a quarter of the time, so that slow reads of many starve nobody.
+                pause = max(self._config.poll_ms / 1000, 3 * (time.perf_counter() - began))
             for at in range(0, len(ready), self._config.answer_batch):
                 self._answer(ready[at : at + self._config.answer_batch])
 

@@ -35,7 +35,7 @@ class Limits:
         if not declared.isdigit() or int(declared) > self._max:
             await _refuse(send, 413, "too-large", too_large)
             return
-        read, started = 0, False
+        read = 0
 
         async def bounded() -> Message:
             nonlocal read
@@ -45,16 +45,13 @@ class Limits:
                 raise TooLarge
             return message
 
-        async def noting(message: Message) -> None:
-            nonlocal started
-            started = True
-            await send(message)
-
-        try:
-            await self._app(scope, bounded, noting)
-        except TooLarge:
-            if not started:
+        async def instead(message: Message) -> None:
+            if read <= self._max:
+                await send(message)
+            elif message["type"] == "http.response.start":  # whatever the application made of it, this is the reason
                 await _refuse(send, 413, "too-large", too_large)
+
+        await self._app(scope, bounded, instead)
 
 
 async def _refuse(send: Send, status: int, code: str, message: str) -> None:

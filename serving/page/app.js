@@ -1,7 +1,7 @@
 // The page: one user, the top N, and what a click does to it.
 
 import * as api from "./api.js";
-import { arrows, ghosts, hue, show } from "./cards.js";
+import { arrows, ghosts, hue, show, spread } from "./cards.js";
 import { draw } from "./chart.js";
 import { Map2D } from "./map.js";
 
@@ -204,7 +204,9 @@ ghosts($("cards"), N);
 
 const [known, named] = await Promise.all([attempt(() => api.queries()), attempt(api.categories)]);
 $("queries").replaceChildren(...(known ?? []).map((id) => new Option(id)));
-for (const [name, count] of Object.entries(named ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 200)) $("category").append(new Option(`${name} (${number(count)})`, name));
-$("category").parentElement.hidden = !Object.keys(named ?? {}).length;
+const sorted = Object.entries(named ?? {}).sort((a, b) => b[1] - a[1]).slice(0, 200);
+spread(sorted.map(([name]) => name));
+for (const [name, count] of sorted) $("category").append(new Option(`${name} (${number(count)})`, name));
+$("category").parentElement.hidden = !sorted.length;
 watch();
 choose(decodeURIComponent(location.hash.slice(1)) || known?.[0] || "guest");

@@ -1,6 +1,14 @@
 // The list of cards. Cards are kept by item, so that one that moves is seen to move (FLIP: first, last, invert, play).
 
+const hues = new Map();
+
+/** Give categories, the largest first, hues that lie far apart. */
+export function spread(names) {
+  for (const [at, name] of names.entries()) hues.set(name, (226 + at * 137.5) % 360);
+}
+
 export function hue(text) {
+  if (hues.has(text)) return hues.get(text);
   let hash = 7;
   for (const letter of text) hash = (hash * 31 + letter.codePointAt(0)) % 360;
   return hash;
