@@ -16,6 +16,7 @@ from cli.settings import Data, Home, Json, Settings, load_settings
 if TYPE_CHECKING:
     import numpy as np
 
+    from cli.processes import Verb
     from cli.replay import Outcome
 
 MARK = "demo"
@@ -110,9 +111,14 @@ def _run(
 
     day_began = time.perf_counter()
     console.print("\n[bold]day[/]")
-    url = _start_services(settings, stack, progress, port)
+    url, children = _start_services(settings, stack, progress, port)
     day = _Day(settings, night.date)
-    outcome = day.replay(url, limit, ahead, progress)
+    try:
+        outcome = day.replay(url, limit, ahead, progress)
+    except Exception:
+        for child in children:
+            child.check()  # a process that died says more than the replay that missed it
+        raise
     applied = day.wait_applied(outcome.sent, progress)
     seconds = {
         "setup": night_began - started,
@@ -136,8 +142,10 @@ def _run(
     return summary, url
 
 
-def _start_services(settings: Settings, stack: ExitStack, progress: TerminalProgress, port: int) -> str:
-    """Start the updater and the service as a user would, and wait until both follow; the service's address."""
+def _start_services(
+    settings: Settings, stack: ExitStack, progress: TerminalProgress, port: int
+) -> "tuple[str, tuple[Verb, Verb]]":
+    """Start the updater and the service as a user would, and wait until both follow; the service's address first."""
     from cli.processes import Verb
 
     options = ["--home", str(settings.home), "--bootstrap", settings.updater.bootstrap]
@@ -152,7 +160,7 @@ def _start_services(settings: Settings, stack: ExitStack, progress: TerminalProg
         said = serve.wait_ready()
         url = next(word for word in said.split() if word.startswith("http://"))
         _wait_until_ready(url, serve)
-    return url
+    return url, (updater, serve)
 
 
 def _wait_until_ready(url: str, serve) -> None:

@@ -63,7 +63,8 @@ class Verb:
         """
         if self.process.poll() is not None:
             lines = self.log.read_text(errors="replace").strip().splitlines()
-            raise ProcessError(f"dat {self.name} ended: {lines[-1] if lines else 'without a word'} (see {self.log})")
+            how = f"status {self.process.returncode}"
+            raise ProcessError(f"dat {self.name} ended ({how}): {lines[-1] if lines else 'no word'} (see {self.log})")
 
     def stop(self, timeout_s: float = 15) -> None:
         """Ask it to end; kill it if it does not in time."""

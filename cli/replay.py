@@ -71,11 +71,16 @@ async def replay(url: str, clicks: pa.Table, ahead: int, on_click: Callable[[Out
             finally:
                 slots.release()
 
-        async with asyncio.TaskGroup() as group:
-            for number, click in enumerate(rows):
-                await slots.acquire()
-                query = click["query_id"]
-                latest[query] = group.create_task(one(number, click, latest.get(query)))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for number, click in enumerate(rows):
+                    await slots.acquire()
+                    query = click["query_id"]
+                    latest[query] = group.create_task(one(number, click, latest.get(query)))
+        except* (ReplayError, httpx.TransportError) as failures:
+            first = failures.exceptions[0]
+            said = first if isinstance(first, ReplayError) else f"{url} went away ({type(first).__name__})"
+            raise ReplayError(str(said)) from first
     return outcome
 
 

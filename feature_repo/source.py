@@ -1,5 +1,6 @@
 """Read the files that a dataset card describes: clicks and profiles, as Arrow tables with the system's own columns."""
 
+import csv
 import subprocess
 import sys
 import tempfile
@@ -53,8 +54,8 @@ def _read(path: Path, separator: str, columns: list[str]) -> pa.Table:
     if path.suffix == ".parquet":
         have = pq.read_schema(path).names
     else:
-        with path.open("rb") as file:
-            have = file.readline().decode().rstrip("\r\n").split(separator)
+        with path.open(newline="") as file:
+            have = next(csv.reader(file, delimiter=separator), [])
     missing = [column for column in columns if column not in have]
     if missing:
         raise CardError(
@@ -66,7 +67,7 @@ def _read(path: Path, separator: str, columns: list[str]) -> pa.Table:
     # Every column as text: the card says what it means, not a guess from its first block.
     return pa.csv.read_csv(
         path,
-        parse_options=pa.csv.ParseOptions(delimiter=separator, quote_char=False),
+        parse_options=pa.csv.ParseOptions(delimiter=separator),
         convert_options=pa.csv.ConvertOptions(
             include_columns=columns,
             column_types=dict.fromkeys(columns, pa.string()),

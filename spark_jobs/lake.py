@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from feature_repo.card import CardError, DatasetCard
-from feature_repo.click import EARLIEST_MS, LATEST_MS
+from feature_repo.click_event import EARLIEST_MS, LATEST_MS
 from feature_repo.source import UNIT_MS
 from spark_jobs.days import day_column
 from spark_jobs.tables import replace

@@ -1,0 +1,29 @@
+"""The folder is a Feast repository as Feast's own command expects it."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from feast import FeatureStore
+
+ROOT = Path(__file__).parents[2]
+
+
+def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(tmp_path: Path):
+    shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+    command = [sys.executable, "-m", "feast.cli.cli", "apply"]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path), "DAT_HOME": str(tmp_path / ".dat")}
+    done = subprocess.run(
+        command, cwd=tmp_path / "feature_repo", env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    store = FeatureStore(tmp_path / "feature_repo")
+    assert {service.name for service in store.list_feature_services()} == {"query_tower", "item_tower"}
+    views = {view.name for view in store.list_feature_views()}
+    assert views == {f"{side}_{view}" for side in ("query", "item") for view in ("profile", "activity", "augmented")} | {
+        "query_history"
+    }
+    read = {projection.name for projection in store.get_feature_service("query_tower").feature_view_projections}
+    assert read == {"query_profile", "query_activity", "query_augmented"}
