@@ -15,7 +15,7 @@ from fastapi.staticfiles import StaticFiles
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
-from feature_repo.click import Click
+from feature_repo.click_event import Click
 from serving import schemas
 from serving.clicks import NotWritten
 from serving.clock import wall_ms

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from kafka.errors import KafkaError
 
-from feature_repo.click import Click
+from feature_repo.click_event import Click
 from serving.desk import Busy
 from streaming.clicks import ClickWriter
 

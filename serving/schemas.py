@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from feature_repo.click import EARLIEST_MS, LATEST_MS
+from feature_repo.click_event import EARLIEST_MS, LATEST_MS
 
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Time = Annotated[int, Field(ge=EARLIEST_MS, lt=LATEST_MS, description="ms since the epoch, UTC")]

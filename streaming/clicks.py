@@ -9,7 +9,7 @@ from kafka import KafkaProducer
 from kafka.errors import KafkaError
 from pydantic import ValidationError
 
-from feature_repo.click import Click
+from feature_repo.click_event import Click
 from streaming.clients import RETRY, close_quietly
 from streaming.config import KafkaConnection
 from streaming.topics import CLICKS

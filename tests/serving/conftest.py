@@ -17,9 +17,10 @@ from serving.api import create_app
 from serving.config import ServingConfig
 from serving.service import Service
 from streaming.clients import create_topics
-from streaming.config import KafkaConnection
+from streaming.config import KafkaConnection, UpdaterConfig
 from streaming.topics import ITEM_STATE, ITEM_VECTORS, pack
 from tests.conftest import PARTITIONS
+from tests.streaming.loop import running as updater
 from tests.tiny import tiny_bundle, tiny_store
 
 
@@ -95,4 +96,14 @@ def running(broker, tmp_path_factory) -> Iterator[Running]:
     bundle, store = tiny_bundle(f"tiny-{home.name}", queries=6, items=60), tiny_store(home, queries=8, items=60)
     service = Service(bundle, store, KafkaConnection(bootstrap=broker.bootstrap), home, ServingConfig())
     with serve_http(service, store, bundle, broker.bootstrap) as serving:
+        yield serving
+
+
+@pytest.fixture
+def loop(bootstrap, tmp_path):
+    """The service and the updater of one bundle."""
+    bundle, store = tiny_bundle(queries=6, items=60), tiny_store(tmp_path, queries=8, items=60)
+    config = UpdaterConfig(bootstrap=bootstrap)
+    service = Service(bundle, store, config, tmp_path, ServingConfig())
+    with updater(bundle, store, config), serve_http(service, store, bundle, bootstrap) as serving:
         yield serving

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from kafka import KafkaConsumer
 
-from feature_repo.click import Click
+from feature_repo.click_event import Click
 from streaming.topics import CLICKS, ITEM_VECTORS
 from tests.serving.conftest import Running, item_rows
 

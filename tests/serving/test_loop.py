@@ -4,22 +4,7 @@ import time
 
 import pytest
 
-from serving.config import ServingConfig
-from serving.service import Service
-from streaming.config import UpdaterConfig
-from tests.serving.conftest import Running, serve_http
-from tests.streaming.loop import running as updater
-from tests.tiny import tiny_bundle, tiny_store
-
-
-@pytest.fixture
-def loop(bootstrap, tmp_path):
-    """The service and the updater of one bundle."""
-    bundle, store = tiny_bundle(queries=6, items=60), tiny_store(tmp_path, queries=8, items=60)
-    config = UpdaterConfig(bootstrap=bootstrap)
-    service = Service(bundle, store, config, tmp_path, ServingConfig())
-    with updater(bundle, store, config), serve_http(service, store, bundle, bootstrap) as serving:
-        yield serving
+from tests.serving.conftest import Running
 
 
 def click_and_ask(loop: Running, query_id: str, item_id: str) -> tuple[dict, float]:

@@ -6,7 +6,7 @@ import time
 import pytest
 from kafka import KafkaProducer
 
-from feature_repo.click import Click
+from feature_repo.click_event import Click
 from streaming.config import UpdaterConfig
 from streaming.topics import CLICKS, ITEM_VECTORS, QUERY_VECTORS
 from tests.streaming.loop import dead_letters, eventually, folded, running, truth
