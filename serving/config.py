@@ -17,8 +17,11 @@ class IndexConfig(_Frozen):
     exact_up_to: int = Field(default=50_000, ge=0)
     lists: int | None = Field(default=None, ge=1)
     """Inverted lists; by default the power of two nearest to 4·√n."""
-    probes: int = Field(default=16, ge=1)
-    """Lists that a search visits: more is slower and finds more."""
+    recall: float = Field(default=0.985, gt=0, le=1)
+    """What inverted lists promise: the share of the exact top 100 that they find. After every (re)build, as few lists
+    are visited as reach it on the bundle's own queries."""
+    probes: int | None = Field(default=None, ge=1)
+    """Lists that a search visits, instead of what ``recall`` asks for."""
     write_batch: int = Field(default=256, ge=1)
     """Rows written at a time. A search waits for at most one such batch, about a millisecond."""
     rebuild_after: float = Field(default=0.5, gt=0)

@@ -39,7 +39,7 @@ class Corpus:
         self._later: dict[int, list[str]] = {}  # categories of items that came after the bundle
         self.newest_event = int(max(bundle.manifest.cut_ms, self._last_click.max(initial=0)))
         self.updates = 0
-        self.index = LiveIndex(items.vectors, config)
+        self.index = LiveIndex(items.vectors, config, bundle.queries.vectors)
 
     def __len__(self) -> int:
         return len(self.index)

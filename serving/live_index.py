@@ -19,6 +19,8 @@ _SELECTIVE = (
     0.02  # an allow-list below this share of the corpus is scored row by row: probing lists would miss most of it
 )
 _COPY = 65_536  # rows copied at a time while lists are rebuilt
+_PROBES = 32  # where there are no queries to calibrate with
+_QUERIES, _TOP = 128, 100  # what recall is measured on
 
 
 def list_count(rows: int) -> int:
@@ -32,9 +34,15 @@ class LiveIndex:
     Rows are small non-negative integers that the caller hands out (an item's row in its table), never reused.
     """
 
-    def __init__(self, vectors: Array, config: IndexConfig | None = None):
-        """Start with rows 0…n−1 of ``vectors`` [n, d] float32, for instance a bundle's."""
+    def __init__(self, vectors: Array, config: IndexConfig | None = None, queries: Array | None = None):
+        """Start with rows 0…n−1 of ``vectors`` [n, d] float32, for instance a bundle's.
+
+        Args:
+            queries: [Q, d] typical queries, on a sample of which lists are calibrated to the recall that is promised.
+        """
         self.config = config or IndexConfig()
+        self._queries = None if queries is None else sample(queries, _QUERIES)
+        self.probes = self.config.probes or _PROBES
         self._vectors = np.array(vectors, np.float32, order="C")
         self._alive = np.ones(len(vectors), bool)
         self._rows = len(vectors)  # rows handed out; the matrix may be longer
@@ -157,19 +165,21 @@ class LiveIndex:
                     self._touched = []
                     alive = np.flatnonzero(self._alive[: self._rows])
                     written = self._written
-                lists = self._train(alive)
+                lists, exact = self._train(alive), None
                 for at in range(0, len(alive), _COPY):
                     part = alive[at : at + _COPY]
                     with self._lock.read():
                         copied = self._vectors[part]
                     lists.add_with_ids(copied, part)
+                    exact = self._merge(exact, copied, part)
+                probes = self.config.probes or fewest_probes(lists, self._queries, exact, self.config.recall)
                 for _ in range(3):  # each pass is shorter than the one before
                     with self._lock.write():
                         touched, self._touched = self._touched, []
                     self._bring_over(lists, touched, lock=True)
                 with self._lock.write():
                     self._bring_over(lists, self._touched, lock=False)
-                    self._lists = lists
+                    self._lists, self.probes = lists, probes
                     self._written -= written
                     self._built_for = self._size
             finally:
@@ -192,7 +202,7 @@ class LiveIndex:
         return _best(only, self._vectors[only] @ vector, n)
 
     def _probe(self, vector: Array, n: int, exclude: Array | None, only: Array | None) -> tuple[Array, Array]:
-        probes, selector = self.config.probes, None
+        probes, selector = self.probes, None
         if exclude is not None and len(exclude):
             selector = faiss.IDSelectorNot(faiss.IDSelectorBatch(np.ascontiguousarray(exclude, np.int64)))
         if only is not None:
@@ -238,17 +248,25 @@ class LiveIndex:
 
     def _train(self, rows: Array) -> faiss.IndexIVFFlat:
         count = min(self.config.lists or list_count(len(rows)), max(1, len(rows)))
-        sample = rows
-        if len(rows) > count * self.config.train_per_list:
-            sample = np.sort(np.random.default_rng(0).choice(rows, count * self.config.train_per_list, replace=False))
         with self._lock.read():
-            points = self._vectors[sample]
+            points = self._vectors[np.sort(sample(rows, count * self.config.train_per_list))]
         lists = faiss.IndexIVFFlat(faiss.IndexFlatIP(self.dimension), self.dimension, count, faiss.METRIC_INNER_PRODUCT)
         lists.cp.min_points_per_centroid = 1  # small corpora are fine; Faiss would warn on the terminal
         lists.cp.max_points_per_centroid = self.config.train_per_list
         lists.train(points)
         lists.set_direct_map_type(faiss.DirectMap.Hashtable)
         return lists
+
+    def _merge(self, exact: tuple[Array, Array] | None, vectors: Array, rows: Array) -> tuple[Array, Array] | None:
+        """The calibration queries' best rows and scores so far, with some more vectors looked at."""
+        if self._queries is None:
+            return None
+        scores, found = faiss.knn(self._queries, vectors, min(_TOP, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
+        found = rows[found]
+        if exact is not None:
+            found, scores = np.hstack([exact[0], found]), np.hstack([exact[1], scores])
+        best = np.argsort(-scores, axis=1)[:, :_TOP]
+        return np.take_along_axis(found, best, 1), np.take_along_axis(scores, best, 1)
 
     def _bring_over(self, lists: faiss.IndexIVFFlat, touched: list[Array], lock: bool) -> None:
         if not touched:
@@ -261,6 +279,29 @@ class LiveIndex:
             alive, vectors = self._alive[rows], self._vectors[rows]
         _remove(lists, rows)
         lists.add_with_ids(np.ascontiguousarray(vectors[alive]), rows[alive])
+
+
+def sample(rows: Array, most: int) -> Array:
+    """At most so many of some rows, always the same ones."""
+    if len(rows) <= most:
+        return np.ascontiguousarray(rows)
+    return rows[np.random.default_rng(0).choice(len(rows), most, replace=False)]
+
+
+def fewest_probes(
+    lists: faiss.IndexIVFFlat, queries: Array | None, exact: tuple[Array, Array] | None, recall: float
+) -> int:
+    """How many lists a search must visit to find the promised share of the exact top rows of some queries."""
+    if queries is None or exact is None or not len(queries):
+        return min(_PROBES, lists.nlist)
+    probes = 1
+    while probes < lists.nlist:
+        _, found = lists.search(queries, exact[0].shape[1], params=faiss.SearchParametersIVF(nprobe=probes))
+        hits = [len(np.intersect1d(f, e)) for f, e in zip(found, exact[0], strict=True)]
+        if sum(hits) >= recall * exact[0].size:
+            break
+        probes = max(probes + 1, probes * 5 // 4)
+    return min(probes, lists.nlist)
 
 
 def _remove(lists: faiss.IndexIVFFlat, rows: Array) -> None:
