@@ -69,7 +69,7 @@ def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = Tru
         log=dataset_folder(card, settings.data, settings.home / "downloads").absolute() if log else None,
         bootstrap=settings.updater.bootstrap if kafka else None,
         topic=CLICKS,
-        jars=_connector() if kafka else [],
+        jars=spark_kafka_jars() if kafka else [],
     ).run(day, again)
 
 
@@ -104,7 +104,7 @@ def _day(text: str):
         raise typer.BadParameter(f"'{text}' is not a date; write YYYY-MM-DD or latest", param_hint="--date") from None
 
 
-def _connector() -> list[Path]:
+def spark_kafka_jars() -> list[Path]:
     """Spark's Kafka connector, of the version of the installed Spark, less what Spark itself ships."""
     import jgo
     import pyspark

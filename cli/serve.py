@@ -43,7 +43,6 @@ def serve(
     from feature_repo.store import open_store
     from serving.api import create_app
     from serving.service import CannotStart, Service
-    from streaming.contract import check_services
     from training.bundle import Shelf
 
     # One thread a pass: the arrays are small, and more would fight the updater for the cores.
@@ -51,7 +50,6 @@ def serve(
     faiss.omp_set_num_threads(1)
     bundle = Shelf(settings.home / "bundles").load()
     store = open_store(settings.home, settings.redis)
-    check_services(store, bundle.manifest)
     if config.category_field is None and bundle.manifest.dataset == settings.dataset:
         with contextlib.suppress(CardError):  # a bundle serves without its card
             config = config.model_copy(update={"category_field": settings.card.item.category})
