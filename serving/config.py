@@ -26,7 +26,7 @@ class IndexConfig(_Frozen):
     """Rows written at a time. A search waits for at most one such batch, about a millisecond."""
     rebuild_after: float = Field(default=0.5, gt=0)
     """Centroids age: once this share of the corpus has been rewritten or added, lists are rebuilt in the background."""
-    train_per_list: int = Field(default=64, ge=1)
+    train_per_list: int = Field(default=40, ge=1)
     """Vectors per list that k-means learns from."""
 
 
@@ -51,6 +51,10 @@ class ServingConfig(_Frozen):
     """The item feature that the category filter reads; by default the card's category, else the item tower's first."""
     api_key: str | None = Field(default=None, min_length=8, repr=False)
     """If set, callers of /v1 must send it in the header X-API-Key."""
+    watch_s: float = Field(default=1.0, gt=0)
+    """How often the shelf is looked at for another bundle in service."""
+    swap_patience_s: float = Field(default=120.0, ge=0)
+    """How long a new bundle may take to know all that the old one knows before it is served regardless."""
     max_body_bytes: int = Field(default=256 * 1024, ge=1)
     produce_timeout_s: float = Field(default=10.0, gt=0)
     """How long a posted click may take to be acknowledged by the broker."""

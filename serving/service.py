@@ -17,9 +17,11 @@ from serving.follower import Follower
 from serving.projection import Plane, fit_plane
 from serving.retrieval import Retriever
 from serving.served import Served
+from serving.swap import BundleWatch, Running
 from streaming.clicks import ClickWriter
 from streaming.config import KafkaConnection
-from training.bundle import Bundle
+from streaming.contract import check_services
+from training.bundle import Bundle, Shelf
 
 
 class CannotStart(RuntimeError):
@@ -36,7 +38,11 @@ class Service:
         bundle: The bundle to serve.
         store: The Feast store that answers online.
         kafka: How to reach the brokers.
-        home: The home folder, for the progress that a replay leaves there.
+        home: The home folder: its shelf is watched for another bundle, and a replay leaves its progress there.
+
+    Raises:
+        ContractError: the registered feature services are not those that the bundle was trained with.
+        KafkaError: no broker answers.
     """
 
     def __init__(
@@ -51,7 +57,9 @@ class Service:
         self.started = time.time()
         self._home = home
         self._plane: tuple[str, Plane, list] | None = None
-        served = Served.of(bundle, self.config)
+        self._kafka = kafka
+        self._store = store
+        check_services(store, bundle.manifest)
         self.features = OnlineFeatures(store)
         self.clock = Clock.choose(
             self.config.clock,
@@ -59,13 +67,34 @@ class Service:
             bundle.manifest.cut_ms,
             self.config.replay_after_days,
         )
-        self.retriever = Retriever(served, self.features, self.clock)
+        self.retriever = Retriever(Served.of(bundle, self.config), self.features, self.clock)
         self.desk = Desk(self.retriever, self.config)
         writer = ClickWriter(kafka)
         self.clicks = ClickDesk(writer, self.count, self.config.produce_timeout_s, self.config.max_pending)
-        self.follower = Follower(served.corpus, kafka)
+        self.follower = Follower(self.retriever.served.corpus, kafka)
+        self._watch = BundleWatch(
+            Shelf(home / "bundles"),
+            current=lambda: Running(self.retriever.served, self.follower),
+            prepare=self._prepare,
+            swap=self._swap,
+            poll_s=self.config.watch_s,
+            patience_s=self.config.swap_patience_s,
+        )
+
+    def _prepare(self, bundle: Bundle) -> Running:
+        """Raises:
+        ContractError: the registered feature services are not those that the bundle was trained with.
+        """
+        check_services(self._store, bundle.manifest)
+        served = Served.of(bundle, self.config)
+        return Running(served, Follower(served.corpus, self._kafka))
+
+    def _swap(self, running: Running) -> None:
+        self.retriever.served = running.served  # from here on requests are answered by it
+        self.follower = running.follower
 
     def close(self) -> None:
+        self._watch.close()
         self.desk.close()
         self.follower.close()
         self.clicks.close()
@@ -153,6 +182,8 @@ class Service:
                 "cut": manifest.cut_ms,
                 "queries": len(served.bundle.queries.ids),
                 "metrics": manifest.metrics,
+                "preparing": self._watch.preparing,
+                "refused": self._watch.refused,
             },
             "index": {
                 "kind": corpus.index.kind,

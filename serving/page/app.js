@@ -121,7 +121,7 @@ async function watch() {
     state.bundle = status.bundle.version;
     const { stream, index, load, bundle } = status;
     const rows = {
-      Bundle: bundle.version,
+      Bundle: bundle.preparing ? `${bundle.version} → ${bundle.preparing}` : bundle.version,
       Index: `${number(index.items)} items, ${index.kind}${index.rebuilding ? ", rebuilding" : ""}`,
       Stream: stream.error ? "broken off" : stream.caught_up ? (stream.lag ? `${number(stream.lag)} records behind` : "caught up") : "catching up",
       "Vectors taken over": number(stream.applied),

@@ -1,0 +1,91 @@
+"""Publishing and rolling back under load: no failed request, and no answer of two bundles."""
+
+import threading
+
+import httpx
+import numpy as np
+import pytest
+
+from serving.config import ServingConfig
+from serving.service import Service
+from streaming.clients import create_topics
+from streaming.config import KafkaConnection
+from tests.conftest import PARTITIONS
+from tests.serving.conftest import item_rows, serve_http
+from tests.tiny import CUT_MS, tiny_bundle, tiny_store
+from training.bundle import Shelf
+
+ITEMS = 40
+
+
+@pytest.fixture
+def serving(broker, tmp_path):
+    create_topics(broker.bootstrap, PARTITIONS)
+    shelf, store = Shelf(tmp_path / "bundles"), tiny_store(tmp_path, items=ITEMS)
+    first = tiny_bundle(f"{tmp_path.name}-1", items=ITEMS)
+    shelf.publish(first)
+    config = ServingConfig(watch_s=0.05, swap_patience_s=5)
+    service = Service(first, store, KafkaConnection(bootstrap=broker.bootstrap), tmp_path, config)
+    with serve_http(service, store, first, broker.bootstrap) as running:
+        yield running, shelf, first, tiny_bundle(f"{tmp_path.name}-2", items=ITEMS, seed=1)
+
+
+def test_swap_and_rollback_under_load(serving):
+    running, shelf, first, second = serving
+    params = {"query_id": "q1", "n": ITEMS, "at": CUT_MS, "exclude_seen": False}
+    right = {first.version: running.client.get("/v1/retrieve", params=params).json()["items"]}
+    answers, failures, stop = [], [], threading.Event()
+
+    def load() -> None:
+        with httpx.Client(base_url=running.url, timeout=30) as client:
+            while not stop.is_set():
+                reply = client.get("/v1/retrieve", params=params)
+                if reply.status_code == 200:
+                    answers.append(reply.json())
+                else:
+                    failures.append(reply.text)
+                stop.wait(0.03)
+
+    threads = [threading.Thread(target=load) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    version = lambda: running.client.get("/v1/status").json()["bundle"]["version"]  # noqa: E731
+    shelf.publish(second)
+    running.wait(lambda: version() == second.version, 20)
+    right[second.version] = running.client.get("/v1/retrieve", params=params).json()["items"]
+    for back in (first, second, first):
+        shelf.promote(back.version)
+        running.wait(lambda v=back.version: version() == v, 20)
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert not failures
+    assert right[first.version] != right[second.version]
+    assert {answer["bundle"] for answer in answers} == set(right)
+    for answer in answers:
+        expected = right[answer["bundle"]]
+        assert [item["item_id"] for item in answer["items"]] == [item["item_id"] for item in expected]
+        np.testing.assert_allclose([i["score"] for i in answer["items"]], [i["score"] for i in expected], atol=1e-4)
+
+
+def test_the_new_bundle_waits_until_it_knows_what_the_old_one_knows(serving):
+    running, shelf, first, second = serving
+    vectors = np.ones((1, 8), np.float32)
+    running.publish(item_rows(["i0"], vectors, last_click=CUT_MS + 5_000))
+    running.wait(lambda: running.service.retriever.served.corpus.newest_event == CUT_MS + 5_000)
+    shelf.publish(second)
+    running.wait(lambda: running.client.get("/v1/status").json()["bundle"]["preparing"] == second.version)
+    assert running.service.retriever.served.version == first.version
+    running.publish(item_rows(["i0"], vectors, last_click=CUT_MS + 6_000), bundle=second.version)
+    running.wait(lambda: running.service.retriever.served.version == second.version, 4)
+
+
+def test_a_bundle_that_does_not_fit_is_refused_and_the_old_one_stays(serving, tmp_path):
+    running, shelf, first, second = serving
+    other = {"query_tower": {"query_profile__shoe_size": "Float32"}, "item_tower": {}}
+    shelf.publish(tiny_bundle(f"{tmp_path.name}-3", items=ITEMS, services=other))
+    running.wait(lambda: f"{tmp_path.name}-3" in running.client.get("/v1/status").json()["bundle"]["refused"])
+    assert "shoe_size" in running.client.get("/v1/status").json()["bundle"]["refused"][f"{tmp_path.name}-3"]
+    assert running.client.get("/v1/retrieve", params={"query_id": "q1"}).json()["bundle"] == first.version
+    shelf.publish(second)
+    running.wait(lambda: running.service.retriever.served.version == second.version)
