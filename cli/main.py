@@ -15,6 +15,7 @@ VERBS = {  # verb: the module of this folder that holds it
     "nightly": "nightly",
     "updater": "updater",
     "serve": "serve",
+    "bundles": "bundles",
     "broker": "stack",
     "test": "test",
 }

@@ -1,5 +1,6 @@
 """Open the Feast store of a home folder, and register its definitions."""
 
+import json
 import os
 from pathlib import Path
 
@@ -42,11 +43,18 @@ def history_schema(view: FeatureView) -> pa.Schema:
 
 
 def register(store: FeatureStore, card: DatasetCard, home: Path) -> None:
-    """Register the card's definitions: once, at deployment. The file registry is not safe for several writers."""
+    """Register the card's definitions, unless they are as they were: who reads the file registry while it is written
+    may find half of it, so a nightly run must not touch it without need.
+    """
     offline = home.absolute() / "offline"
+    mark = home / "registered.json"
+    asked = json.dumps([card.model_dump(mode="json"), str(offline)])
+    if mark.is_file() and mark.read_text() == asked and (home / "registry.db").is_file():
+        return
     definitions = define(card, offline)
     write_empty_history(definitions, offline)
     store.apply(definitions.objects)
+    mark.write_text(asked)
 
 
 def write_empty_history(definitions: Definitions, offline: Path) -> None:

@@ -176,6 +176,7 @@ class Night:
                     old = Fitted.of(start_from)
                     found = retrain.test_ranks(old, test, catalogues, self.card, cut, True, _steps(advance))
                     in_service = summarise(found).hr100
+        metrics |= {"queries": len(fitted.queries.ids), "items": len(fitted.items.ids)}
         coverage = card["test_clicks_known_item"] / card["test_clicks"] if card["test_clicks"] else None
         verdict = judge(fitted, coverage, hr100, in_service, config)
         services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}

@@ -55,7 +55,11 @@ def test_ctrl_c_leaves_no_process_and_no_half_written_bundle(tmp_path: Path, sta
     command, environment = _demo(tmp_path, "--once")
     before = {"compute features": "land the log", "start the updater": "materialise"}[stage]
     with subprocess.Popen(
-        command, env=environment | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+        command,
+        env=environment | {"PYTHONUNBUFFERED": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
     ) as running:
         for line in running.stdout:
             if before in line:

@@ -22,8 +22,7 @@ def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(
     store = FeatureStore(tmp_path / "feature_repo")
     assert {service.name for service in store.list_feature_services()} == {"query_tower", "item_tower"}
     views = {view.name for view in store.list_feature_views()}
-    assert views == {f"{side}_{view}" for side in ("query", "item") for view in ("profile", "activity", "augmented")} | {
-        "query_history"
-    }
+    both = {f"{side}_{view}" for side in ("query", "item") for view in ("profile", "activity", "augmented")}
+    assert views == both | {"query_history"}
     read = {projection.name for projection in store.get_feature_service("query_tower").feature_view_projections}
     assert read == {"query_profile", "query_activity", "query_augmented"}

@@ -30,7 +30,8 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
     users = pd.read_csv(finished_night.settings.data / "market" / "users.csv").set_index("user")
     online = store.get_online_features(["query_profile:age", "query_profile:city"], [{"query_id": "u3"}]).to_dict()
     assert online["age"] == [users.age["u3"]] and online["city"] == [users.city["u3"]]
-    stamps = pd.DataFrame({"query_id": ["u3"], "event_timestamp": [pd.Timestamp(finished_night.summary.date, tz="UTC")]})
+    cut = pd.Timestamp(finished_night.summary.date, tz="UTC")
+    stamps = pd.DataFrame({"query_id": ["u3"], "event_timestamp": [cut]})
     offline = store.get_historical_features(stamps, store.get_feature_service("query_tower")).to_df()
     bundle = Shelf(finished_night.settings.home / "bundles").load()
     row = bundle.queries.ids.index("u3")
