@@ -15,14 +15,17 @@ from streaming.topics import unpack
 log = logging.getLogger(__name__)
 NEXT = "next"
 """Header of a changelog record: the offset of the stage's input up to which (exclusive) the record accounts."""
+DRIFT = "drift"
+"""Header of a record in which only vectors are new, since only time has passed: the Feast sink has no use for it."""
 
 
 class Change(NamedTuple):
-    """Rows of one record. ``next``: see :data:`NEXT`; 0 if the record does not say."""
+    """Rows of one record. ``next``: see :data:`NEXT`, 0 if the record does not say · ``drift``: see :data:`DRIFT`."""
 
     partition: int
     next: int
     rows: pa.RecordBatch
+    drift: bool
 
 
 def changes(records: Iterable, bundle: str) -> Iterator[Change]:
@@ -36,8 +39,8 @@ def changes(records: Iterable, bundle: str) -> Iterator[Change]:
             )
             continue
         if packed.bundle == bundle:
-            position = next((int(value) for name, value in record.headers if name == NEXT), 0)
-            yield Change(record.partition, position, packed.rows)
+            headers = dict(record.headers)
+            yield Change(record.partition, int(headers.get(NEXT, 0)), packed.rows, DRIFT in headers)
 
 
 def read_committed(connection: KafkaConnection, partitions: list[TopicPartition], bundle: str) -> Iterator[Change]:

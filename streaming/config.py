@@ -43,6 +43,12 @@ class UpdaterConfig(KafkaConnection):
     """How long an idle worker waits for clicks before it looks for new item vectors and for the stop sign."""
     fetch_max_wait_ms: int = Field(default=100, ge=1)
     """How long the broker holds back an empty answer. New records are answered at once whatever this is."""
+    tick_ms: int = Field(default=500, ge=1)
+    """How often the item stage looks for items whose vectors time alone has changed."""
+    tick_rows: int = Field(default=50_000, ge=1)
+    """How many items it looks at in one go; a larger corpus is gone through in turns."""
+    tick_drift: float = Field(default=0.02, gt=0)
+    """An item is recomputed when one of its tower's inputs (logarithms, mostly) has moved by more than this."""
     clock_skew_ms: int = Field(default=60_000, ge=0)
     """How far ahead of the broker's clock a click's time may be; a later one is a mistake, hence a dead letter."""
     session_timeout_ms: int = Field(default=10_000, ge=1_000)

@@ -13,7 +13,6 @@ import numpy as np
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
-from kafka.partitioner.default import murmur2
 from kafka.structs import OffsetAndMetadata
 
 from streaming import item_stage, query_stage
@@ -21,6 +20,7 @@ from streaming.changelog import changes
 from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
 from streaming.online_writer import OnlineWriter
+from streaming.partitioner import partition_of
 from streaming.partitions import Partitions
 from streaming.state import Rows
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
@@ -105,7 +105,7 @@ class FeastSink:
     def _follow(self, batches: dict[TopicPartition, list]) -> None:
         for topic, side in _SIDES.items():
             records = [record for partition, batch in batches.items() if partition.topic == topic for record in batch]
-            rows = latest([change.rows for change in changes(records, self.bundle.version)])
+            rows = latest([c.rows for c in changes(records, self.bundle.version) if not c.drift])
             for start in range(0, len(rows) if rows is not None else 0, self.config.sink_rows):
                 if not self._write(side, rows.slice(start, self.config.sink_rows)):
                     return
@@ -143,7 +143,7 @@ def seeds(bundle: Bundle, side: str, partition: int, partitions: int, size: int)
     """The bundle's rows whose ids Kafka's default partitioner puts into a partition, ``size`` at a time."""
     table = bundle.queries if side == "query" else bundle.items
     mine = np.array(
-        [row for row, key in enumerate(table.ids) if (murmur2(key.encode()) & 0x7FFFFFFF) % partitions == partition],
+        [row for row, key in enumerate(table.ids) if partition_of(key, partitions) == partition],
         np.int64,
     )
     item_ids = np.array(bundle.items.ids, object)

@@ -73,7 +73,7 @@ def step(signals: Signals, state: SideState, bundle: Bundle) -> ItemStep:
     partitions[groups] = signals.partitions
     new = Rows(
         rows=rows, a=folded.after, folded=state["folded"][rows] + added, clicks=clicks, counters=counters,
-        last_click=latest, extra=vectors,
+        last_click=latest, extra=vectors, as_of=latest,
     )  # fmt: skip
     return ItemStep(new, partitions)
 
@@ -85,6 +85,25 @@ def vectors_at(
     profile = state.profile(rows)
     fast = dense(state.spec, profile, counters, clicks, last, as_of)
     return represent(bundle.model.item_tower, Inputs(state.tower_rows(rows), profile.codes, fast), a)
+
+
+def drifted(rows: Array, state: SideState, now_ms: int, tolerance: float) -> Array:
+    """Those of some rows of which an input of the tower has moved by more than ``tolerance`` since their vector."""
+    profile = state.profile(rows)
+    known = state["counters"][rows], state["clicks"][rows], state["last_click"][rows]
+    then = dense(state.spec, profile, *known, state["as_of"][rows])
+    now = dense(state.spec, profile, *known, np.full(len(rows), now_ms, np.int64))
+    return rows[(np.abs(now - then) > tolerance).any(axis=1)]
+
+
+def recompute(rows: Array, state: SideState, bundle: Bundle, now_ms: int) -> Rows:
+    """The same rows with p_v as of ``now_ms``."""
+    a, folded, clicks, counters, last = (
+        state[name][rows] for name in ("a", "folded", "clicks", "counters", "last_click")
+    )
+    moment = np.full(len(rows), now_ms, np.int64)
+    vectors = vectors_at(state, bundle, rows, a, counters, clicks, last, moment)
+    return Rows(rows, a, folded, clicks, counters, last, vectors, moment)
 
 
 def changelog(new: Rows, ids: list[str], chosen: Array) -> pa.RecordBatch:
@@ -114,4 +133,5 @@ def restore(rows: pa.RecordBatch, state: SideState) -> Rows:
         counters=flat(rows["counters"], counters),
         last_click=rows["last_click"].to_numpy(zero_copy_only=False),
         extra=flat(rows["vector"], dim),
+        as_of=rows["last_click"].to_numpy(zero_copy_only=False),
     )

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pyarrow as pa
-from kafka.partitioner.default import murmur2
 
 from streaming.profiles import Profiles
 from streaming.state import flat
@@ -26,7 +25,6 @@ class ItemVectors:
         self._rows = {key: row for row, key in enumerate(bundle.items.ids)}
         self._ids = np.array(bundle.items.ids, object)
         self._vectors = np.array(bundle.items.vectors)
-        self._partitions = np.full(len(self._ids), -1, np.int32)
         self._size = len(self._ids)
 
     @property
@@ -58,20 +56,12 @@ class ItemVectors:
             new = np.flatnonzero(~known)
             self._add([ids[k] for k in new], vectors[new])
 
-    def partitions(self, rows: Array, count: int) -> Array:
-        """Partitions [N] of ``item-signals`` of some rows: Kafka's default partitioner on the item's id."""
-        unknown = np.unique(rows[self._partitions[rows] < 0])
-        for row in unknown.tolist():
-            self._partitions[row] = (murmur2(self._ids[row].encode()) & 0x7FFFFFFF) % count
-        return self._partitions[rows]
-
     def _add(self, ids: list[str], vectors: Array) -> None:
         size = self._size + len(ids)
         if size > len(self._ids):
             room = max(size, len(self._ids) * 3 // 2) - len(self._ids)
             self._ids = np.concatenate([self._ids, np.full(room, None, object)])
             self._vectors = np.concatenate([self._vectors, np.zeros((room, self._vectors.shape[1]), np.float32)])
-            self._partitions = np.concatenate([self._partitions, np.full(room, -1, np.int32)])
         self._ids[self._size : size] = ids
         self._vectors[self._size : size] = vectors
         self._rows.update(zip(ids, range(self._size, size), strict=True))

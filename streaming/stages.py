@@ -1,6 +1,6 @@
 """The two stages as a worker runs them: records in, a transaction's messages out, state taken over after the commit."""
 
-from collections.abc import Callable, Iterator
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -8,13 +8,15 @@ import numpy as np
 import pyarrow as pa
 
 from streaming import item_stage, query_stage
-from streaming.changelog import NEXT, Follower, changes
+from streaming.changelog import Follower, changes
 from streaming.clicks import decode
 from streaming.config import UpdaterConfig
 from streaming.item_vectors import ItemVectors
+from streaming.packing import Headers, Packer, drift_header, next_header
+from streaming.partitioner import RowPartitions
 from streaming.profiles import Profiles
 from streaming.state import Rows, SideState
-from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC, pack
+from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
 from streaming.transactions import Message
 from training.bundle import Bundle
 
@@ -61,6 +63,9 @@ class Stage(Protocol):
     def apply(self, outcome: Outcome) -> None:
         """Take over a batch that is committed."""
 
+    def tick(self, partitions: set[int]) -> Outcome | None:
+        """What time alone has changed in some partitions, if it is worth telling."""
+
     def close(self) -> None: ...
 
 
@@ -75,7 +80,8 @@ class QueryStage:
         query, item = bundle.manifest.query, bundle.manifest.item
         self.state = SideState(bundle.queries, query, Profiles(store, "query", query), "history")
         self.items = ItemVectors(bundle, Profiles(store, "item", item))
-        self._signal_partitions = signal_partitions
+        self._partitions = RowPartitions(signal_partitions)
+        self._pack = Packer(bundle.version, config.record_bytes)
         self._follower: Follower | None = None
 
     def open(self) -> None:
@@ -102,26 +108,22 @@ class QueryStage:
         if not len(clicks):
             return Outcome(messages, None, 0, len(rejects))
         step = query_stage.step(clicks, self.state, self.items, self.bundle)
-        targets = self.items.partitions(step.items, self._signal_partitions)
-        messages += self._messages(
-            SIGNALS_TOPIC, targets, lambda chosen: query_stage.signals(step, self.items, chosen), {}
-        )
-        messages += self._messages(
+        targets = self._partitions(step.items, self.items.ids)
+        messages += self._pack(SIGNALS_TOPIC, targets, lambda chosen: query_stage.signals(step, self.items, chosen))
+        messages += self._pack(
             QUERY_VECTORS,
             step.partitions,
             lambda chosen: query_stage.changelog(step.new, self.state.ids, self.items.ids, chosen),
-            ends(records),
+            next_header(records),
         )
         return Outcome(messages, step.new, len(clicks), len(rejects))
-
-    def _messages(
-        self, topic: str, partitions: Array, rows: Callable[[Array], pa.RecordBatch], nexts: dict[int, int]
-    ) -> list[Message]:
-        return packed(topic, partitions, rows, nexts, self.bundle.version, self.config.record_bytes)
 
     def apply(self, outcome: Outcome) -> None:
         if outcome.new is not None:
             self.state.apply(outcome.new)
+
+    def tick(self, partitions: set[int]) -> Outcome | None:
+        return None  # p_u is computed when it is asked for, as of that moment
 
     def close(self) -> None:
         if self._follower is not None:
@@ -134,12 +136,17 @@ class ItemStage:
 
     name, source, changelog = "item", SIGNALS_TOPIC, ITEM_VECTORS
 
-    def __init__(self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig):
+    def __init__(self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, partitions: int):
         self.bundle, self.config = bundle, config
         self.batch_records = config.batch_records
-        self.state = SideState(
-            bundle.items, bundle.manifest.item, Profiles(store, "item", bundle.manifest.item), "vectors"
-        )
+        spec = bundle.manifest.item
+        self.state = SideState(bundle.items, spec, Profiles(store, "item", spec), "vectors")
+        self.state["as_of"][:] = bundle.manifest.cut_ms
+        self._partitions = RowPartitions(partitions)
+        self._pack = Packer(bundle.version, config.record_bytes)
+        self._newest = 0  # event time of the newest click
+        self._ticked = time.monotonic()
+        self._next_row = 0
 
     def open(self) -> None: ...
 
@@ -158,53 +165,36 @@ class ItemStage:
         if not len(signals):
             return Outcome([], None, 0)
         step = item_stage.step(signals, self.state, self.bundle)
-        messages = packed(
-            ITEM_VECTORS,
-            step.partitions,
-            lambda chosen: item_stage.changelog(step.new, self.state.ids, chosen),
-            ends(records),
-            self.bundle.version,
-            self.config.record_bytes,
+        self._newest = max(self._newest, int(signals.times.max()))
+        return Outcome(self._messages(step.new, step.partitions, next_header(records)), step.new, len(signals))
+
+    def _messages(self, new: Rows, partitions: Array, headers: Headers) -> list[Message]:
+        return self._pack(
+            ITEM_VECTORS, partitions, lambda chosen: item_stage.changelog(new, self.state.ids, chosen), headers
         )
-        return Outcome(messages, step.new, len(signals))
+
+    def tick(self, partitions: set[int]) -> Outcome | None:
+        """Items whose vectors have drifted: nobody clicks them, so their counters decay and their age grows.
+
+        Time is the newest click's, so a replay of old clicks drifts at its own speed. Each tick looks at a share of
+        the items, so that a large corpus does not hold up the clicks.
+        """
+        if time.monotonic() - self._ticked < self.config.tick_ms / 1000 or not self._newest or not partitions:
+            return None
+        self._ticked = time.monotonic()
+        rows = np.arange(self._next_row, min(self._next_row + self.config.tick_rows, self.state.size))
+        self._next_row = 0 if not len(rows) or rows[-1] + 1 >= self.state.size else int(rows[-1]) + 1
+        rows = rows[self.state["as_of"][rows] < self._newest]
+        rows = item_stage.drifted(rows, self.state, self._newest, self.config.tick_drift)
+        owners = self._partitions(rows, self.state.ids)
+        mine = np.isin(owners, list(partitions))
+        if not mine.any():
+            return None
+        new = item_stage.recompute(rows[mine], self.state, self.bundle, self._newest)
+        return Outcome(self._messages(new, owners[mine], drift_header), new, 0)
 
     def apply(self, outcome: Outcome) -> None:
         if outcome.new is not None:
             self.state.apply(outcome.new)
 
     def close(self) -> None: ...
-
-
-def ends(records: list[Any]) -> dict[int, int]:
-    """For each partition among some records, in order, the offset after its last one."""
-    return {record.partition: record.offset + 1 for record in records}
-
-
-def packed(
-    topic: str,
-    partitions: Array,
-    rows: Callable[[Array], pa.RecordBatch],
-    nexts: dict[int, int],
-    bundle: str,
-    limit: int,
-) -> list[Message]:
-    """Messages that hold rows 0…N−1 of something, each row in its partition [N], none longer than ``limit`` bytes.
-
-    A single row that is longer is sent as it is: ids are bounded, so it cannot outgrow what a broker takes.
-    """
-
-    def split(chosen: Array) -> Iterator[bytes]:
-        value = pack(rows(chosen), bundle)
-        if len(value) <= limit or len(chosen) == 1:
-            yield value
-        else:
-            middle = len(chosen) // 2
-            yield from split(chosen[:middle])
-            yield from split(chosen[middle:])
-
-    messages = []
-    for partition in np.unique(partitions).tolist():
-        headers = [(NEXT, str(nexts[partition]).encode())] if partition in nexts else []
-        for value in split(np.flatnonzero(partitions == partition)):
-            messages.append(Message(topic, partition, value, None, headers))
-    return messages

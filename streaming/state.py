@@ -20,7 +20,10 @@ _FAST = ("a", "folded", "clicks", "counters", "last_click")
 
 @dataclass(frozen=True)
 class Rows:
-    """New values of G rows of a state; ``rows`` [G] says which. ``extra``: the history ring, or the vectors."""
+    """New values of G rows of a state; ``rows`` [G] says which.
+
+    ``extra``: the history ring, or the vectors · ``as_of``: [G] ms, the moment that the vectors are of (items).
+    """
 
     rows: Array
     a: Array
@@ -29,6 +32,7 @@ class Rows:
     counters: Array
     last_click: Array
     extra: Array
+    as_of: Array | None = None
 
 
 class SideState:
@@ -47,6 +51,8 @@ class SideState:
         self.ids: list[str] = list(table.ids)
         self._rows = {key: row for row, key in enumerate(self.ids)}
         self._columns = {name: np.array(getattr(table, name)) for name in ("codes", "numbers", "times", *_FAST, extra)}
+        if extra == "vectors":
+            self._columns["as_of"] = np.zeros(self.size, np.int64)
         self._unprofiled: set[int] = set()
 
     def __getitem__(self, column: str) -> Array:
@@ -105,6 +111,8 @@ class SideState:
         for name in _FAST:
             self[name][new.rows] = getattr(new, name)
         self[self.extra][new.rows] = new.extra
+        if new.as_of is not None:
+            self["as_of"][new.rows] = new.as_of
 
 
 def flat(column: pa.Array, width: int, dtype: type = np.float32) -> Array:

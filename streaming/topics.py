@@ -1,6 +1,6 @@
 """The topics of the loop and what their records hold: one definition for who writes and who reads.
 
-``clicks``        JSON :class:`feature_repo.click.Click`, keyed by query
+``clicks``        JSON :class:`feature_repo.click_event.Click`, keyed by query
 ``clicks-dead``   the bytes of a click that could not be read; why and from where stand in the headers
 ``item-signals``  Arrow batch of ``SIGNALS``: what the query stage tells the item stage, partitioned by item
 ``query-vectors`` Arrow batch of ``QUERY_STATE``: the queries that a transaction changed; the query stage's changelog

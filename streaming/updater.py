@@ -49,10 +49,11 @@ def run_updater(
     """
     quiet_kafka()
     members: list[Worker | FeastSink] = []
+    partitions = signal_partitions(config)
     if "query" in stages:
-        members.append(Worker(QueryStage(bundle, store, config, signal_partitions(config)), config, stop))
+        members.append(Worker(QueryStage(bundle, store, config, partitions), config, stop))
     if "item" in stages:
-        members.append(Worker(ItemStage(bundle, store, config), config, stop))
+        members.append(Worker(ItemStage(bundle, store, config, partitions), config, stop))
     if feast_sink:
         members.append(FeastSink(bundle, store, config, stop))
     failures: list[BaseException] = []

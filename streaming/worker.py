@@ -5,17 +5,26 @@ reads it again; after the commit all of it is, and the next owner starts behind 
 holds. There is no moment in between.
 """
 
+import contextlib
 import logging
 import threading
 
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import FencedInstanceIdError, IllegalStateError, KafkaError
+from kafka.errors import (
+    CommitFailedError,
+    FencedInstanceIdError,
+    IllegalStateError,
+    KafkaError,
+    ProducerFencedError,
+)
+from kafka.structs import OffsetAndMetadata
 
 from streaming.changelog import read_committed
 from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
+from streaming.packing import ends
 from streaming.partitions import Partitions
-from streaming.stages import Outcome, Stage, ends
+from streaming.stages import Outcome, Stage
 from streaming.transactions import TransactionError, Transactions
 
 log = logging.getLogger(__name__)
@@ -99,18 +108,40 @@ class Worker:
         if self._partitions.new:
             self._restore(list(self._partitions.new))
         if records:
-            self._batch(records)
+            offsets = {TopicPartition(self.stage.source, p): offset for p, offset in ends(records).items()}
+            self._commit(self.stage.process(records), records, offsets)
+        outcome = self.stage.tick({partition.partition for partition in self._partitions.ready})
+        if outcome is not None:
+            # Nothing was read; but with its offsets, Kafka refuses the transaction of a worker that has been replaced.
+            ready = list(self._partitions.ready)
+            self._commit(outcome, [], {partition: self._consumer.position(partition) for partition in ready})
 
-    def _batch(self, records: list) -> None:
-        outcome = self.stage.process(records)
-        offsets = {TopicPartition(self.stage.source, p): offset for p, offset in ends(records).items()}
+    def _commit(self, outcome: Outcome, records: list, offsets: dict[TopicPartition, int]) -> None:
         try:
             self._transactions.commit(outcome.messages, offsets, self._consumer.group_metadata())
         except TransactionError as error:
             log.warning("transaction_failed worker=%s records=%d error=%s", self.name, len(records), error)
+            if isinstance(error.__cause__, FencedInstanceIdError):
+                raise error.__cause__ from error
+            if isinstance(error.__cause__, ProducerFencedError):
+                self._check_membership(list(offsets))
             self._recover(records, offsets, outcome)
         else:
             self._done(outcome)
+
+    def _check_membership(self, partitions: list[TopicPartition]) -> None:
+        """Find out whether a process of the same name has taken this worker's place.
+
+        The transactional id alone cannot tell: whoever asks for it last has it, and two such processes would take it
+        from each other for ever. Committing what is committed already changes nothing, but Kafka checks the member.
+
+        Raises:
+            FencedInstanceIdError: it has.
+        """
+        committed = {p: self._consumer.committed(p) for p in partitions}
+        same = {p: OffsetAndMetadata(offset, "", -1) for p, offset in committed.items() if offset is not None}
+        with contextlib.suppress(CommitFailedError):  # only a rebalance
+            self._consumer.commit(same)
 
     def _done(self, outcome: Outcome) -> None:
         self.stage.apply(outcome)
@@ -123,6 +154,8 @@ class Worker:
     def _recover(self, records: list, offsets: dict[TopicPartition, int], outcome: Outcome) -> None:
         """After a failed transaction: ask Kafka whether it was committed, then take it over or do it again."""
         self._transactions.open()  # ends whatever was open, so that the committed offsets are final
+        if not records:
+            return  # only a tick, which the next one repeats
         committed = {partition: self._consumer.committed(partition) for partition in offsets}
         done = [(committed[partition] or 0) >= offset for partition, offset in offsets.items()]
         if all(done):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 from kafka import TopicPartition
 
-from feature_repo.click import Click
+from feature_repo.click_event import Click
 from streaming.changelog import read_committed
 from streaming.clicks import ClickWriter
 from streaming.clients import close_quietly, free_consumer
@@ -30,8 +30,8 @@ def eventually(true: Callable[[], bool], what: str, timeout_s: float = 30) -> No
 
 
 @contextlib.contextmanager
-def running(bundle: Bundle, store, config: UpdaterConfig, **options) -> Iterator[None]:
-    """The updater in a thread, from ready to stopped; what it raises is raised here."""
+def running(bundle: Bundle, store, config: UpdaterConfig, **options) -> Iterator[list[Exception]]:
+    """The updater in a thread, from ready to stopped; what it raises is in the list, and raised in the end."""
     stop, ready, failed = threading.Event(), threading.Event(), []
 
     def run() -> None:
@@ -44,7 +44,7 @@ def running(bundle: Bundle, store, config: UpdaterConfig, **options) -> Iterator
     thread.start()
     try:
         eventually(lambda: ready.is_set() or bool(failed), "ready")
-        yield
+        yield failed
     finally:
         stop.set()
         thread.join()

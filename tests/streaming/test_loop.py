@@ -1,17 +1,17 @@
 """Clicks through a real broker: every click counts once in both stages, through restarts and crashes."""
 
 import itertools
-import threading
 
 import numpy as np
 import pytest
 
+from feature_repo.click_event import Click
 from streaming import transactions
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
-from streaming.updater import run_updater
+from streaming.worker import WorkerError
 from tests.streaming.loop import committed, eventually, folded, produce, running, some_clicks, truth
-from tests.tiny import tiny_bundle, tiny_store
+from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 from training.amm import fold
 
 VERSION = (f"loop-{number}" for number in itertools.count())
@@ -103,6 +103,24 @@ def test_signals_of_another_bundle_are_dropped(bootstrap, store):
     assert_counted_once(bootstrap, new, clicks)
 
 
+def test_time_alone_refreshes_an_item_for_the_index_but_not_for_the_store(bootstrap, tmp_path):
+    bundle, store = tiny_bundle(next(VERSION)), tiny_store(tmp_path)
+    first = Click(event_id="a", query_id="q1", item_id="i1", event_time=CUT_MS)
+    later = Click(event_id="b", query_id="q1", item_id="i2", event_time=CUT_MS + 86_400_000)
+    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap, tick_ms=50)):
+        produce(bootstrap, [first])
+        eventually(lambda: "i1" in committed(bootstrap, ITEM_VECTORS, bundle), "the first click is folded")
+        then = committed(bootstrap, ITEM_VECTORS, bundle)["i1"]
+        produce(bootstrap, [later])
+        eventually(
+            lambda: committed(bootstrap, ITEM_VECTORS, bundle)["i1"]["vector"] != then["vector"], "i1 is recomputed"
+        )
+    now = committed(bootstrap, ITEM_VECTORS, bundle)["i1"]
+    assert {**now, "vector": None} == {**then, "vector": None}
+    counters = store.get_online_features(features=["item_activity:counters"], entity_rows=[{"item_id": "i1"}]).to_dict()
+    np.testing.assert_allclose(counters["counters"][0], then["counters"])
+
+
 @pytest.mark.parametrize("moment", ["after_sending", "after_commit"])
 def test_a_crash_around_the_commit_loses_and_doubles_nothing(bootstrap, store, monkeypatch, moment):
     """The first tries of every stage break: before the commit, or after it without the worker's knowing."""
@@ -157,22 +175,16 @@ def test_the_broker_is_killed_and_comes_back(broker, bootstrap, store):
     assert_counted_once(bootstrap, bundle, clicks)
 
 
-def test_a_second_process_of_the_same_name_is_refused(bootstrap, store):
-    bundle, config = tiny_bundle(next(VERSION)), UpdaterConfig(bootstrap=bootstrap)
-    from streaming.worker import WorkerError
-
-    stop, failed = threading.Event(), []
-
-    def first() -> None:
-        try:
-            run_updater(bundle, store, config, stop, stages=("query",), feast_sink=False)
-        except WorkerError as error:
-            failed.append(str(error))
-
-    thread = threading.Thread(target=first)
-    thread.start()
-    with running(bundle, store, config, stages=("query",), feast_sink=False):
-        thread.join(30)
-    stop.set()
-    thread.join()
-    assert failed and "give each its own instance name" in failed[0]
+def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(bootstrap, store):
+    bundle, config = tiny_bundle(next(VERSION)), UpdaterConfig(bootstrap=bootstrap, session_timeout_ms=6_000)
+    options = {"stages": ("query",), "feast_sink": False}
+    with (
+        pytest.raises(WorkerError, match="give each its own instance name"),
+        running(bundle, store, config, **options) as failed,
+        running(bundle, store, config, **options),
+    ):
+        clicks = some_clicks(60)
+        produce(bootstrap, clicks)
+        by_query, _ = truth(clicks)
+        eventually(lambda: folded(bootstrap, QUERY_VECTORS, bundle) == by_query, "the second folds the clicks")
+        eventually(lambda: bool(failed) or produce(bootstrap, some_clicks(1)), "the first is told")

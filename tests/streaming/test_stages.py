@@ -176,3 +176,23 @@ def test_without_augmented_vectors_there_is_nothing_to_fold(store):
     side.item_step(clicks, step.vectors)
     assert step.new.a.shape[1:] == (0, 8)
     assert side.items["clicks"].sum() == bundle.items.clicks.sum() + 20
+
+
+def test_an_item_that_nobody_clicks_drifts_and_is_recomputed(store):
+    bundle = tiny_bundle()
+    state = Side(bundle, store).items
+    state["as_of"][:] = CUT_MS
+    every = np.arange(len(bundle.items.ids))
+    assert not len(item_stage.drifted(every, state, CUT_MS, 0.01))
+    later = CUT_MS + 3_600_000
+    moved = item_stage.drifted(every, state, later, 0.01)
+    active = bundle.items.clicks > 0
+    assert active[moved].sum() == active.sum()  # their counters have halved
+    new = item_stage.recompute(every, state, bundle, later)
+    table, spec = bundle.items, bundle.manifest.item
+    fast = dense(spec, table.profile, table.counters, table.clicks, table.last_click, np.full(len(every), later))
+    expected = represent(bundle.model.item_tower, Inputs(every + 1, table.codes, fast), table.a)
+    np.testing.assert_allclose(new.extra, expected, atol=1e-6)
+    np.testing.assert_array_equal(new.a, table.a)
+    state.apply(new)
+    assert not len(item_stage.drifted(every, state, later, 0.01))
