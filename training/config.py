@@ -15,6 +15,8 @@ class TowerConfig(BaseModel):
     head: Literal["linear", "relu"] = "linear"
     """``relu`` is eq. 1 to the letter: non-negative vectors, whose scores cannot fall below 1/2. It collapses."""
 
+    skip: bool = False
+
 
 class DATConfig(BaseModel):
     """Everything that shapes the model and its training."""
@@ -38,6 +40,8 @@ class DATConfig(BaseModel):
     batch_size: int = Field(default=256, ge=2)
     epochs: int = Field(default=10, ge=1)
     learning_rate: float = Field(default=1e-3, gt=0)
+    decay: bool = False
+    logq: bool = True
     seed: int = 0
 
     @property

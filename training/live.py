@@ -1,14 +1,50 @@
 """DAT over a replay: ``StaticDAT`` as the night left it, ``LiveDAT`` folding each click in, as the stream does."""
 
+from collections.abc import Callable
+
 import numpy as np
 
 from training.augmented import AugmentedTable
 from training.dat import represent
+from training.features import Inputs, InputSpec
 from training.replay import Activity, Replay
 from training.trainer import Fitted
 
 Array = np.ndarray
 DRIFT = 0.01  # an item is recomputed when one of its inputs has moved by more than this since its last vector
+
+
+class LiveItems:
+    """The vectors of all of a replay's items, recomputed as their inputs move.
+
+    Args:
+        represent: (rows [n] of the item state, their inputs) → vectors [n, d].
+    """
+
+    def __init__(self, replay: Replay, spec: InputSpec, represent: Callable[[Array, Inputs], Array]):
+        self.replay, self.spec, self.represent = replay, spec, represent
+        self.activity = Activity(replay.item, replay.items, replay.times, replay.half_lives_ms[1])
+        self.touched = np.ones(len(replay.item), bool)
+        self.vectors = np.empty((0, 0), np.float32)
+        self.read = np.zeros((0, 0), np.float32)
+
+    def at(self, position: int) -> Array:
+        """Vectors [I, d] as of just before the click at ``position``."""
+        replay = self.replay
+        everything = np.arange(len(replay.item))
+        now = np.full(len(everything), replay.times[position])
+        positions = np.full(len(everything), position)
+        inputs = self.activity.inputs(self.spec, everything, positions, now, replay.known_items)
+        if self.vectors.size:
+            self.touched |= (np.abs(inputs.dense - self.read) > DRIFT).any(axis=1)
+            stale = np.flatnonzero(self.touched)
+            if len(stale):
+                self.vectors[stale] = self.represent(stale, inputs.take(stale))
+                self.read[stale] = inputs.dense[stale]
+        else:
+            self.vectors, self.read = self.represent(everything, inputs).copy(), inputs.dense
+        self.touched[:] = False
+        return self.vectors
 
 
 class StaticDAT:
@@ -51,38 +87,22 @@ class LiveDAT:
             table.a[1 : len(side.ids) + 1] = side.a
             table.folded[1 : len(side.ids) + 1] = side.folded
         self.query = Activity(replay.query, replay.queries, replay.times, replay.half_lives_ms[0])
-        self.item = Activity(replay.item, replay.items, replay.times, replay.half_lives_ms[1])
-        self.items = np.zeros((len(replay.item), dim), np.float32)
-        self.read = np.full((len(replay.item), fitted.item_spec.dense_width), np.inf, np.float32)  # by self.items
-        self.touched = np.zeros(len(replay.item), bool)
+        self.items = LiveItems(replay, fitted.item_spec, self._represent_items)
 
     def score(self, rows: slice) -> Array:
         """Scores [B, all items] for these clicks; row r has seen every click before r. Then folds them."""
         replay, fitted = self.replay, self.fitted
-        self._refresh_items(rows.start)
+        vectors = self.items.at(rows.start)
         queries, items = replay.queries[rows], replay.items[rows]
-        p_v = self.items[items]
+        p_v = vectors[items]
         before = self.a_u.fold(queries + 1, p_v)
         positions = np.arange(rows.start, rows.stop)
         inputs = self.query.inputs(fitted.query_spec, queries, positions, replay.times[rows], replay.known_queries)
         p_u = represent(fitted.model.query_tower, inputs, before)
-        scores = p_u @ self.items.T
+        scores = p_u @ vectors.T
         self.a_v.fold(items + 1, p_u)
-        self.touched[items] = True
+        self.items.touched[items] = True
         return scores
 
-    def _refresh_items(self, position: int) -> None:
-        """Item vectors as of just before the click at ``position``: those whose inputs have moved."""
-        replay, fitted = self.replay, self.fitted
-        everything = np.arange(len(replay.item))
-        now = np.full(len(everything), replay.times[position])
-        inputs = self.item.inputs(
-            fitted.item_spec, everything, np.full(len(everything), position), now, replay.known_items
-        )
-        with np.errstate(invalid="ignore"):
-            moved = ~(np.abs(inputs.dense - self.read) <= DRIFT).all(axis=1)
-        stale = np.flatnonzero(moved | self.touched)
-        if len(stale):
-            self.items[stale] = represent(fitted.model.item_tower, inputs.take(stale), self.a_v.read(stale + 1))
-            self.read[stale] = inputs.dense[stale]
-        self.touched[:] = False
+    def _represent_items(self, rows: Array, inputs: Inputs) -> Array:
+        return represent(self.fitted.model.item_tower, inputs, self.a_v.read(rows + 1))

@@ -23,14 +23,22 @@ class Tower(nn.Module):
         self.ids = nn.Embedding(ids + 1, width, sparse=True)
         self.features = nn.Embedding(spec.codes, width, padding_idx=0, sparse=True)
         for table in (self.ids, self.features):
-            nn.init.normal_(table.weight, std=0.3)
+            nn.init.normal_(table.weight, std=0.1)
         nn.init.zeros_(self.features.weight[0].detach())
         sizes = [width * (1 + len(self.slots)) + spec.dense_width + augmented_dim, *config.hidden, config.output_dim]
         layers: list[nn.Module] = []
         for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
+            # He's initialisation without bias: by PyTorch's default the biases drown the inputs, and all outputs are
+            # alike at first.
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
+            nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
+            nn.init.zeros_(layers[-2].bias)
         self.register_buffer("dense_mean", torch.zeros(spec.dense_width))
         self.register_buffer("dense_std", torch.ones(spec.dense_width))
+        self.skip = nn.Linear(augmented_dim, config.output_dim, bias=False) if config.skip and augmented_dim else None
+        if self.skip is not None:
+            memories = augmented_dim // config.output_dim
+            self.skip.weight.data = torch.eye(config.output_dim).repeat(1, memories) / memories
         self.layers = nn.Sequential(*(layers if config.head == "relu" else layers[:-1]))
 
     def standardise(self, dense: Tensor) -> None:
@@ -49,4 +57,7 @@ class Tower(nn.Module):
                 filled = (field > 0).sum(1, keepdim=True).clamp(min=1)
                 parts.append(embedded.sum(1) / filled)
         z = torch.cat([*parts, (dense - self.dense_mean) / self.dense_std, augmented], dim=1)
-        return nn.functional.normalize(self.layers(z), dim=1)
+        h = self.layers(z)
+        if self.skip is not None:
+            h = h + self.skip(augmented)
+        return nn.functional.normalize(h, dim=1)

@@ -15,6 +15,7 @@ from training.config import DATConfig
 from training.dat import DAT, represent
 from training.examples import Examples, State
 from training.features import Inputs, InputSpec
+from training.optimiser import Optimiser
 from training.towers import Tower
 from training.warm_start import warm_start
 
@@ -73,26 +74,6 @@ def health(vectors: Array) -> tuple[float, float]:
     return rank, float((vectors.std(0) < 1e-6).mean())
 
 
-class _Optimiser:
-    """Adam for the dense layers, and its sparse form for every table: a step costs what the batch touches."""
-
-    def __init__(self, model: nn.Module, learning_rate: float):
-        tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
-        held = {id(table) for table in tables}
-        dense = [parameter for parameter in model.parameters() if id(parameter) not in held]
-        self.parts = [
-            torch.optim.Adam(dense, lr=learning_rate, fused=True),
-            torch.optim.SparseAdam(tables, lr=learning_rate),
-        ]
-
-    def step(self, loss: Tensor) -> None:
-        for part in self.parts:
-            part.zero_grad(set_to_none=True)
-        loss.backward()
-        for part in self.parts:
-            part.step()
-
-
 class Trainer:
     """One run of training. The tables hold a_u and a_v: by replay in ``point_in_time``, else as sparse parameters."""
 
@@ -107,11 +88,14 @@ class Trainer:
                 parameters[side] = nn.Embedding(size + 1, width, sparse=True)
                 nn.init.zeros_(parameters[side].weight)
         self.parameters = parameters
-        self.optimiser = _Optimiser(parameters, config.learning_rate)
+        self.optimiser = Optimiser(parameters, config.learning_rate)
         positives, negatives = len(examples), examples.candidates - 1
         frequency = np.bincount(examples.item_rows[:, 0], minlength=len(item)) / max(positives, 1)
+        if not config.logq:
+            frequency = 1 + 0 * frequency
         self.log_expected = torch.from_numpy(np.log(frequency + negatives / len(item) + 1e-12).astype(np.float32))
         self.category = torch.from_numpy(item.category)
+        self.done = 0
         self.reset()
 
     def reset(self) -> None:
@@ -127,7 +111,12 @@ class Trainer:
         order = np.arange(0, len(self.examples), size)
         if self.config.amm != "point_in_time":
             order = order[torch.randperm(len(order), generator=self.random).numpy()]
-        totals = [self.step(slice(start, min(start + size, len(self.examples)))) for start in order]
+        totals = []
+        for start in order:
+            if self.config.decay:
+                self.optimiser.scale(1 - self.done / (self.config.epochs * len(order)))
+            self.done += 1
+            totals.append(self.step(slice(start, min(start + size, len(self.examples)))))
         return np.mean(totals, axis=0).tolist()
 
     def step(self, rows: slice) -> list[float]:
@@ -253,11 +242,10 @@ def fit(
     """
     torch.manual_seed(config.seed)
     model = DAT(len(query), len(item), query_spec, item_spec, config)
+    model.query_tower.standardise(torch.from_numpy(examples.query.dense))
+    model.item_tower.standardise(torch.from_numpy(examples.item.dense))
     if initial is not None:
         warm_start(model, query.ids, item.ids, query_spec, item_spec, initial)
-    else:
-        model.query_tower.standardise(torch.from_numpy(examples.query.dense))
-        model.item_tower.standardise(torch.from_numpy(examples.item.dense))
     trainer = Trainer(examples, query, item, model, config)
     history = []
     for epoch in range(1, config.epochs + 1):

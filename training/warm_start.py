@@ -50,6 +50,8 @@ def warm_start(
         _copy_rows(tower.features.weight, old.features.weight, [values[k] for k in both], [old_values[k] for k in both])
         inputs_match = [f.name for f in spec.categories] == [f.name for f in old_spec.categories]
         inputs_match &= spec.dense_width == old_spec.dense_width
+        if inputs_match:  # the first layer belongs to the scales that it was trained with
+            tower.dense_mean, tower.dense_std = old.dense_mean.clone(), old.dense_std.clone()
         for index, (layer, old_layer) in enumerate(zip(tower.layers, old.layers, strict=False)):
             for name, parameter in layer.named_parameters():
                 before = dict(old_layer.named_parameters()).get(name)

@@ -153,13 +153,13 @@ def test_live_folds_each_click_and_never_the_one_it_predicts(made):
 
 
 def test_live_beats_static_for_queries_that_training_never_saw():
-    """Train on half the queries; of the others, one click says which films they like."""
-    log = clicks(3_000)
-    known = np.array([int(name[1:]) < 12 for name in log["query_id"].to_pylist()])
-    made = make_examples(log.filter(known), profiles(), CARD)
+    """Train on two thirds of the queries; of the others, a click or two say which films they like."""
+    log, catalogues = clicks(4_000, queries=150), profiles(150)
+    known = np.array([int(name[1:]) < 100 for name in log["query_id"].to_pylist()])
+    made = make_examples(log.filter(known), catalogues, CARD)
     fitted = train(made, epochs=6)
     rest = log.filter(~known).slice(0, 500)
-    replay = make_replay(rest, profiles(), CARD, made.query, made.item, made.query_spec, made.item_spec)
+    replay = make_replay(rest, catalogues, CARD, made.query, made.item, made.query_spec, made.item_spec)
     ranks = {}
     for scorer in (StaticDAT(fitted, replay, int(made.examples.event_time[-1])), LiveDAT(fitted, replay)):
         found = measure(scorer, replay, filter_seen=False)

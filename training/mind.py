@@ -1,0 +1,70 @@
+"""MIND (Li et al. 2019): several interests a query, routed from its items; each answers for the items it fits."""
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TowerConfig
+from training.dat import as_tensors
+from training.examples import TrainingSet
+from training.features import Inputs
+from training.neural import Encoder, RivalConfig
+from training.towers import Tower
+
+ROUTINGS = 3
+POWER = 2.0  # of the label-aware attention: 0 is the mean of the interests, large is the best one alone
+
+
+class MIND(Encoder):
+    """Behaviour-to-interest dynamic routing, an interest tower that also reads the profile, label-aware attention."""
+
+    def __init__(self, window: TrainingSet, config: RivalConfig):
+        super().__init__()
+        self.interests = config.interests
+        self.clicked = nn.Embedding(len(window.item) + 1, config.dim, padding_idx=0, sparse=True)
+        nn.init.normal_(self.clicked.weight, std=0.1)
+        nn.init.zeros_(self.clicked.weight[0].detach())
+        self.bilinear = nn.Linear(config.dim, config.dim, bias=False)  # S of the routing, shared by all pairs
+        self.register_buffer(
+            "start", torch.randn(config.history, config.interests)
+        )  # fixed random logits, as published
+        self.query_tower = Tower(0, window.query_spec, config.dim, TowerConfig(output_dim=config.dim))
+        self.item_tower = Tower(len(window.item), window.item_spec, 0, TowerConfig(output_dim=config.dim))
+        self.query_tower.standardise(torch.from_numpy(window.examples.query.dense))
+        self.item_tower.standardise(torch.from_numpy(window.examples.item.dense))
+
+    def queries(self, inputs: Inputs, history: Tensor) -> Tensor:
+        rows, codes, dense = as_tensors(inputs)
+        capsules = self.route(history)  # [N, K, d]
+        size, count, dim = capsules.shape
+        spread = torch.arange(size).repeat_interleave(count)
+        vectors = self.query_tower(
+            torch.zeros_like(rows)[spread], codes[spread], dense[spread], capsules.reshape(-1, dim)
+        )
+        return vectors.view(size, count, -1)
+
+    def route(self, history: Tensor) -> Tensor:
+        """[N, L] rows of items → [N, K, d] interest capsules. The routing itself carries no gradient but the last."""
+        items = self.bilinear(self.clicked(history))
+        missing = (history == 0)[:, :, None]
+        logits = self.start.expand(len(history), -1, -1)
+        for turn in range(ROUTINGS):
+            weights = torch.softmax(logits, dim=2).masked_fill(missing, 0.0)
+            source = items if turn == ROUTINGS - 1 else items.detach()
+            capsules = squash(weights.transpose(1, 2) @ source)
+            if turn < ROUTINGS - 1:
+                logits = logits + items.detach() @ capsules.transpose(1, 2)
+        return capsules
+
+    def attend(self, interests: Tensor, items: Tensor) -> Tensor:
+        fit = (interests @ items[:, :, None])[:, :, 0]
+        weights = torch.softmax(POWER * fit / fit.detach().abs().amax(1, keepdim=True).clamp(min=1e-6), dim=1)
+        return (weights[:, :, None] * interests).sum(1)
+
+    def items(self, inputs: Inputs) -> Tensor:
+        return self.item_tower(*as_tensors(inputs), torch.zeros(len(inputs), 0))
+
+
+def squash(capsules: Tensor) -> Tensor:
+    """The capsules' non-linearity: direction kept, length squeezed below 1."""
+    squared = capsules.square().sum(-1, keepdim=True)
+    return squared / (1 + squared) * capsules / (squared + 1e-9).sqrt()

@@ -1,0 +1,57 @@
+"""MVKE (Xu et al. 2022), adapted to retrieval: virtual kernels that bridge the two towers.
+
+In the paper a user tower reads its feature fields through K virtual kernels (each a learned attention query), and the
+tag decides how the K outputs are mixed (virtual-kernel gate). Mixing per tag cannot be precomputed for a nearest
+neighbour search, so here the gate mixes in training, where the positive is known, and in retrieval an item's score is
+its best over the K outputs, as in MIND.
+"""
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TowerConfig
+from training.dat import as_tensors
+from training.examples import TrainingSet
+from training.features import Inputs
+from training.neural import Encoder, RivalConfig
+from training.towers import Tower
+
+
+class MVKE(Encoder):
+    """K virtual-kernel experts over the query's fields (id, profile, activity, recent items), gated by the item."""
+
+    def __init__(self, window: TrainingSet, config: RivalConfig):
+        super().__init__()
+        dim, spec = config.dim, window.query_spec
+        self.ids = nn.Embedding(len(window.query) + 1, dim, sparse=True)
+        self.codes = nn.Embedding(spec.codes, dim, padding_idx=0, sparse=True)
+        self.clicked = nn.Embedding(len(window.item) + 1, dim, padding_idx=0, sparse=True)
+        for table in (self.ids, self.codes, self.clicked):
+            nn.init.normal_(table.weight, std=0.1)
+            if table.padding_idx is not None:
+                nn.init.zeros_(table.weight[0].detach())
+        self.activity = nn.Linear(spec.dense_width, dim)
+        self.kernels = nn.Parameter(torch.randn(config.interests, dim))
+        self.key, self.value = nn.Linear(dim, dim), nn.Linear(dim, dim)
+        self.expert = nn.Sequential(nn.Linear(dim, 128), nn.ReLU(), nn.Linear(128, dim))
+        self.item_tower = Tower(len(window.item), window.item_spec, 0, TowerConfig(output_dim=dim))
+        self.item_tower.standardise(torch.from_numpy(window.examples.item.dense))
+
+    def queries(self, inputs: Inputs, history: Tensor) -> Tensor:
+        rows, codes, dense = as_tensors(inputs)
+        fields = torch.cat(
+            [self.ids(rows)[:, None], self.codes(codes), self.activity(dense)[:, None], self.clicked(history)], dim=1
+        )
+        absent = torch.cat(
+            [torch.zeros(len(rows), 1), codes == 0, torch.zeros(len(rows), 1), history == 0], dim=1
+        ).bool()
+        logits = self.kernels @ self.key(fields).transpose(1, 2) / fields.shape[2] ** 0.5  # [N, K, fields]
+        weights = torch.softmax(logits.masked_fill(absent[:, None, :], -1e9), dim=2)
+        return self.expert(weights @ self.value(fields)) + self.kernels
+
+    def attend(self, interests: Tensor, items: Tensor) -> Tensor:
+        gate = torch.softmax(items @ self.kernels.T / items.shape[1] ** 0.5, dim=1)
+        return (gate[:, :, None] * interests).sum(1)
+
+    def items(self, inputs: Inputs) -> Tensor:
+        return self.item_tower(*as_tensors(inputs), torch.zeros(len(inputs), 0))

@@ -1,0 +1,34 @@
+"""YouTubeDNN (Covington et al. 2016): a network over the mean of the watched items, against an item embedding each."""
+
+import torch
+from torch import Tensor, nn
+
+from training.config import TowerConfig
+from training.dat import as_tensors
+from training.examples import TrainingSet
+from training.features import Inputs
+from training.neural import Encoder, RivalConfig
+from training.towers import Tower
+
+
+class YouTubeDNN(Encoder):
+    """Query: mean embedding of its latest items, profile and activity through 256-128-d. Item: its embedding."""
+
+    def __init__(self, window: TrainingSet, config: RivalConfig):
+        super().__init__()
+        self.watched = nn.Embedding(len(window.item) + 1, config.dim, padding_idx=0, sparse=True)
+        self.item = nn.Embedding(len(window.item) + 1, config.dim, sparse=True)
+        for table in (self.watched, self.item):
+            nn.init.normal_(table.weight, std=0.1)
+        nn.init.zeros_(self.watched.weight[0].detach())
+        # The network has no query id: row 0 of the tower's table serves all.
+        self.tower = Tower(0, window.query_spec, config.dim, TowerConfig(output_dim=config.dim))
+        self.tower.standardise(torch.from_numpy(window.examples.query.dense))
+
+    def queries(self, inputs: Inputs, history: Tensor) -> Tensor:
+        rows, codes, dense = as_tensors(inputs)
+        watched = self.watched(history).sum(1) / (history > 0).sum(1, keepdim=True).clamp(min=1)
+        return self.tower(torch.zeros_like(rows), codes, dense, watched)[:, None]
+
+    def items(self, inputs: Inputs) -> Tensor:
+        return self.item(torch.from_numpy(inputs.rows))
