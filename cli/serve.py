@@ -64,7 +64,13 @@ def serve(
         f"try: curl '{address}/v1/retrieve?query_id={bundle.queries.ids[0]}&n=10'",
         flush=True,
     )
-    server = uvicorn.Config(create_app(service), log_level="warning", access_log=False, timeout_graceful_shutdown=5)
+    server = uvicorn.Config(
+        create_app(service),
+        log_level="warning",
+        access_log=False,
+        timeout_keep_alive=60,  # clients that keep connections for less never take up one that is being closed
+        timeout_graceful_shutdown=5,
+    )
     uvicorn.Server(server).run(sockets=[listening])
 
 

@@ -1,11 +1,15 @@
 """The folder is a Feast repository as Feast's own command expects it."""
 
+import contextlib
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import httpx
 from feast import FeatureStore
 
 ROOT = Path(__file__).parents[2]
@@ -26,3 +30,24 @@ def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(
     assert views == both | {"query_history"}
     read = {projection.name for projection in store.get_feature_service("query_tower").feature_view_projections}
     assert read == {"query_profile", "query_activity", "query_augmented"}
+
+
+def test_the_feast_ui_starts_on_the_folder(tmp_path: Path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "feast.cli.cli", "ui", "--host", "127.0.0.1", "--port", str(port)]
+    shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
+    with subprocess.Popen(
+        command, cwd=tmp_path / "feature_repo", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+    ) as running:
+        try:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline and running.poll() is None:
+                with contextlib.suppress(httpx.TransportError):
+                    assert "Feast" in httpx.get(f"http://127.0.0.1:{port}/").text
+                    return
+                time.sleep(0.3)
+            raise AssertionError(f"feast ui did not answer (status {running.poll()})")
+        finally:
+            running.terminate()
