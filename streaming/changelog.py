@@ -69,6 +69,20 @@ def read_committed(connection: KafkaConnection, partitions: list[TopicPartition]
         close_quietly(consumer)
 
 
+def read_range(connection: KafkaConnection, partition: TopicPartition, start: int, stop: int) -> Iterator[list]:
+    """The records of a partition from ``start`` (or the oldest that is left) to ``stop`` (exclusive), in batches."""
+    consumer = free_consumer(connection, fetch_max_wait_ms=20, max_poll_records=5_000)
+    try:
+        consumer.assign([partition])
+        start = max(start, consumer.beginning_offsets([partition])[partition])
+        consumer.seek(partition, start)
+        while start < stop and (consumer.position(partition) or 0) < stop:
+            for records in consumer.poll(timeout_ms=100).values():
+                yield [record for record in records if record.offset < stop]
+    finally:
+        close_quietly(consumer)
+
+
 class Follower:
     """Reads a whole topic from its beginning, then whatever comes: for readers that need every partition.
 

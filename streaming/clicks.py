@@ -21,15 +21,27 @@ _KEPT_BYTES = 900_000  # with its headers a dead letter must still fit into a re
 
 @dataclass(frozen=True)
 class Clicks:
-    """N valid clicks in the order of their records: ids, event times [N] ms, partitions [N] of ``clicks``."""
+    """N valid clicks in the order of their records: ids, event times [N] ms, and where in ``clicks`` they stand."""
 
+    event_ids: list[str]
     query_ids: list[str]
     item_ids: list[str]
     times: Array
     partitions: Array
+    offsets: Array
 
     def __len__(self) -> int:
         return len(self.query_ids)
+
+    def keep(self, chosen: Array) -> "Clicks":
+        """Those that a mask [N] chooses."""
+        if chosen.all():
+            return self
+        return Clicks(
+            *([key for key, kept in zip(ids, chosen.tolist(), strict=True) if kept]
+              for ids in (self.event_ids, self.query_ids, self.item_ids)),
+            self.times[chosen], self.partitions[chosen], self.offsets[chosen],
+        )  # fmt: skip
 
 
 class Rejected(NamedTuple):
@@ -63,7 +75,9 @@ def decode(records: list[Any], clock_skew_ms: int) -> tuple[Clicks, list[Rejecte
     is more than ``clock_skew_ms`` ahead of the broker's clock, or is not keyed by its query: Kafka would then
     deliver one query's clicks to two workers, and its vector would have two writers.
     """
-    queries, items, times, partitions, rejects = [], [], [], [], []
+    clicks: list[Click] = []
+    places: list[tuple[int, int]] = []
+    rejects: list[Rejected] = []
     now = int(time.time() * 1000)
     for record in records:
         reason = None
@@ -83,11 +97,17 @@ def decode(records: list[Any], clock_skew_ms: int) -> tuple[Clicks, list[Rejecte
                 Rejected(reason, record.topic, record.partition, record.offset, record.key, record.value or b"")
             )
             continue
-        queries.append(click.query_id)
-        items.append(click.item_id)
-        times.append(click.event_time)
-        partitions.append(record.partition)
-    return Clicks(queries, items, np.array(times, np.int64), np.array(partitions, np.int64)), rejects
+        clicks.append(click)
+        places.append((record.partition, record.offset))
+    where = np.array(places, np.int64).reshape(-1, 2)
+    return Clicks(
+        [click.event_id for click in clicks],
+        [click.query_id for click in clicks],
+        [click.item_id for click in clicks],
+        np.array([click.event_time for click in clicks], np.int64),
+        where[:, 0],
+        where[:, 1],
+    ), rejects
 
 
 def _first(error: ValidationError) -> str:

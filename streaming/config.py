@@ -49,6 +49,8 @@ class UpdaterConfig(KafkaConnection):
     """How many items it looks at in one go; a larger corpus is gone through in turns."""
     tick_drift: float = Field(default=0.02, gt=0)
     """An item is recomputed when one of its tower's inputs (logarithms, mostly) has moved by more than this."""
+    duplicate_window: int = Field(default=10_000, ge=0)
+    """A click whose event id occurred within this many records of its partition before it is dropped; 0 keeps all."""
     clock_skew_ms: int = Field(default=60_000, ge=0)
     """How far ahead of the broker's clock a click's time may be; a later one is a mistake, hence a dead letter."""
     session_timeout_ms: int = Field(default=10_000, ge=1_000)

@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+from kafka import TopicPartition
 
 from streaming import item_stage, query_stage
-from streaming.changelog import Follower, changes
-from streaming.clicks import decode
+from streaming.changelog import Follower, changes, read_range
+from streaming.clicks import Clicks, decode
 from streaming.config import UpdaterConfig
+from streaming.duplicates import Recent
 from streaming.item_vectors import ItemVectors
 from streaming.packing import Headers, Packer, drift_header, next_header
 from streaming.partitioner import RowPartitions
@@ -34,6 +36,8 @@ class Outcome:
     new: Rows | None
     clicks: int
     rejected: int = 0
+    repeated: int = 0
+    read: Clicks | None = None
 
 
 class Stage(Protocol):
@@ -56,6 +60,9 @@ class Stage(Protocol):
 
     def restore(self, rows: pa.RecordBatch) -> None:
         """Take over a record of the changelog."""
+
+    def prime(self, partition: int, position: int) -> None:
+        """Recall what has to be known of the source's records before ``position``, where reading begins."""
 
     def process(self, records: list[Any]) -> Outcome:
         """Compute; change nothing."""
@@ -82,6 +89,7 @@ class QueryStage:
         self.items = ItemVectors(bundle, Profiles(store, "item", item))
         self._partitions = RowPartitions(signal_partitions)
         self._pack = Packer(bundle.version, config.record_bytes)
+        self._recent = Recent(config.duplicate_window)
         self._follower: Follower | None = None
 
     def open(self) -> None:
@@ -103,10 +111,12 @@ class QueryStage:
         self.state.apply(query_stage.restore(rows, self.state, self.items))
 
     def process(self, records: list[Any]) -> Outcome:
-        clicks, rejects = decode(records, self.config.clock_skew_ms)
+        read, rejects = decode(records, self.config.clock_skew_ms)
+        repeats = self._recent.repeats(read)
+        clicks, repeated = read.keep(~repeats), int(repeats.sum())
         messages = [Message(DEAD, 0, reject.kept, reject.key, reject.headers) for reject in rejects]
         if not len(clicks):
-            return Outcome(messages, None, 0, len(rejects))
+            return Outcome(messages, None, 0, len(rejects), repeated, read)
         step = query_stage.step(clicks, self.state, self.items, self.bundle)
         targets = self._partitions(step.items, self.items.ids)
         messages += self._pack(SIGNALS_TOPIC, targets, lambda chosen: query_stage.signals(step, self.items, chosen))
@@ -116,9 +126,16 @@ class QueryStage:
             lambda chosen: query_stage.changelog(step.new, self.state.ids, self.items.ids, chosen),
             next_header(records),
         )
-        return Outcome(messages, step.new, len(clicks), len(rejects))
+        return Outcome(messages, step.new, len(clicks), len(rejects), repeated, read)
+
+    def prime(self, partition: int, position: int) -> None:
+        self._recent.forget(partition)
+        start = position - self._recent.window
+        for records in read_range(self.config, TopicPartition(CLICKS, partition), start, position):
+            self._recent.add(decode(records, self.config.clock_skew_ms)[0])
 
     def apply(self, outcome: Outcome) -> None:
+        self._recent.add(outcome.read)
         if outcome.new is not None:
             self.state.apply(outcome.new)
 
@@ -157,6 +174,8 @@ class ItemStage:
 
     def restore(self, rows: pa.RecordBatch) -> None:
         self.state.apply(item_stage.restore(rows, self.state))
+
+    def prime(self, partition: int, position: int) -> None: ...
 
     def process(self, records: list[Any]) -> Outcome:
         ours = list(changes(records, self.bundle.version))

@@ -50,7 +50,7 @@ class Worker:
         self.name = f"{stage.name}-{config.instance}"
         self.ready = threading.Event()
         """Set once the first partitions' state is restored."""
-        self.clicks = self.rejected = self.commits = 0
+        self.clicks = self.rejected = self.repeated = self.commits = 0
         self._transactions = Transactions(config, f"{self.group}-{config.instance}")
         self._partitions = Partitions()
         self._consumer: KafkaConsumer | None = None
@@ -147,6 +147,7 @@ class Worker:
         self.stage.apply(outcome)
         self.clicks += outcome.clicks
         self.rejected += outcome.rejected
+        self.repeated += outcome.repeated
         self.commits += 1
         if outcome.rejected:
             log.warning("clicks_rejected worker=%s count=%d", self.name, outcome.rejected)
@@ -190,7 +191,9 @@ class Worker:
             committed = self._consumer.committed(partition)
             start = self.stage.start_offset(partition.partition) if committed is None else committed
             # A group that nobody used for a week has no offsets any more; the changelog still knows.
-            self._seek({partition: max(start, accounted[partition.partition])})
+            position = max(start, accounted[partition.partition])
+            self.stage.prime(partition.partition, position)
+            self._seek({partition: position})
             self._partitions.new.discard(partition)
             if partition in self._consumer.assignment():
                 self._partitions.ready.add(partition)

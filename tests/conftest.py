@@ -20,6 +20,11 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LocalBroker]:
 @pytest.fixture
 def bootstrap(broker: LocalBroker) -> str:
     """``host:port`` of the broker with the topics of the loop, empty, of two partitions each."""
+    return empty_topics(broker)
+
+
+def empty_topics(broker: LocalBroker) -> str:
+    """Make the topics of the loop anew; returns ``host:port``."""
     from kafka.admin import KafkaAdminClient
 
     from streaming.clients import create_topics, quiet_kafka

@@ -9,6 +9,7 @@ from kafka import KafkaProducer
 from feature_repo.click_event import Click
 from streaming.config import UpdaterConfig
 from streaming.topics import CLICKS, ITEM_VECTORS, QUERY_VECTORS
+from tests.conftest import empty_topics
 from tests.streaming.loop import dead_letters, eventually, folded, running, truth
 from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 
@@ -42,14 +43,11 @@ BAD = {
 @pytest.fixture(scope="module")
 def outcome(broker, tmp_path_factory):
     """All the bad records between two good ones, through the loop; partition 0 throughout."""
-    from streaming.clients import create_topics
-
-    create_topics(broker.bootstrap, 2)
+    empty_topics(broker)
     bundle = tiny_bundle("dead-letters")
     store = tiny_store(tmp_path_factory.mktemp("home"))
     good = [Click(event_id=f"g{k}", query_id="q1", item_id="i1", event_time=CUT_MS + k) for k in range(2)]
     with running(bundle, store, UpdaterConfig(bootstrap=broker.bootstrap), feast_sink=False):
-        start = len(dead_letters(broker.bootstrap))
         producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")
         places = {}
         producer.send(CLICKS, key=b"q1", value=good[0].model_dump_json().encode(), partition=0).get(10)
@@ -66,7 +64,7 @@ def outcome(broker, tmp_path_factory):
             ),
             "the good clicks are folded",
         )
-        letters = dead_letters(broker.bootstrap)[start:]
+        letters = dead_letters(broker.bootstrap)
     return {int(dict(letter.headers)["offset"]): letter for letter in letters}, places, len(letters)
 
 

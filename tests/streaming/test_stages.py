@@ -34,10 +34,12 @@ class Side:
 
     def query_step(self, clicks):
         arrays = Clicks(
+            [c.event_id for c in clicks],
             [c.query_id for c in clicks],
             [c.item_id for c in clicks],
             np.array([c.event_time for c in clicks], np.int64),
             np.zeros(len(clicks), np.int64),
+            np.arange(len(clicks)),
         )
         step = query_stage.step(arrays, self.queries, self.vectors, self.bundle)
         self.queries.apply(step.new)
