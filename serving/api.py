@@ -164,7 +164,7 @@ def create_app(service: Service) -> FastAPI:
         """Where a query lies among the items, in the plane of the items' two principal components."""
         return service.map(query_id, background)
 
-    @app.get("/v1/progress", tags=["page"])
+    @app.get("/v1/progress", responses={204: {"description": "No replay runs."}}, tags=["page"])
     def progress() -> Response:
         """Live against static hit rate of the replay that runs; 204 while there is none."""
         found = service.progress()
