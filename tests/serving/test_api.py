@@ -72,6 +72,7 @@ BAD_CLICKS = [
     b"\xff\xfe\x00",
     b'"' + b"a" * 1000,
     b"[" * 10_000,
+    b'{"query_id": "\\ud800", "item_id": "i1"}',
     {},
     {"query_id": "q0"},
     {**CLICK, "query_id": 7},
