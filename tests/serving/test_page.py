@@ -7,6 +7,8 @@ from collections.abc import Iterator
 import pytest
 
 from tests.serving.conftest import Running
+from tests.tiny import tiny_bundle
+from training.bundle import Shelf
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 DRIVER = shutil.which("chromedriver")
@@ -157,3 +159,14 @@ def test_it_fits_a_phone(page: Page, width):
     assert page.js("return document.documentElement.scrollWidth") <= width
     page.click_card(0)
     assert page.js("return document.documentElement.scrollWidth") <= width
+
+
+def test_a_swap_is_seen_as_it_happens(page: Page, tmp_path):
+    page.open("q0")
+    page.loop.wait(lambda: "tiny-1" in page.text("#status"))
+    before = page.items()
+    Shelf(tmp_path / "bundles").publish(tiny_bundle("tiny-2", queries=6, items=60, seed=1))
+    page.loop.wait(lambda: page.text("#banner") == "Bundle tiny-2 is in service now.", 20)
+    page.loop.wait(lambda: page.items() != before)
+    page.loop.wait(lambda: page.text("#bundle") == "bundle tiny-2")
+    assert not page.problems()
