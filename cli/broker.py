@@ -114,7 +114,7 @@ def _in_use(port: int) -> bool:
     return False
 
 
-def _die_with_parent() -> None:
+def die_with_parent() -> None:
     """In the child, before Java starts: take SIGTERM when the parent is gone, however it went (Linux only)."""
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).prctl(1, signal.SIGTERM)
@@ -231,7 +231,7 @@ class LocalBroker:
             cluster = urlsafe_b64encode(uuid.uuid4().bytes).decode().rstrip("=").replace("-", "A")
             done = subprocess.run(
                 [*base, "kafka.tools.StorageTool", "format", "-t", cluster, "-c", str(config)],
-                capture_output=True, text=True, check=False, preexec_fn=_die_with_parent,
+                capture_output=True, text=True, check=False, preexec_fn=die_with_parent,
             )  # fmt: skip
             if done.returncode:
                 raise BrokerError(f"Kafka could not format {self.folder}: {_last_line(done.stderr or done.stdout)}")
@@ -240,7 +240,7 @@ class LocalBroker:
             self.process = subprocess.Popen(
                 [*base, "kafka.Kafka", str(config)],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=_die_with_parent,
+                start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         (self.folder / "pid").write_text(str(self.process.pid))
         self._wait()

@@ -128,7 +128,8 @@ class ClickWriter:
     def _open(self) -> KafkaProducer:
         return KafkaProducer(
             **self._connection.client, **RETRY, acks="all", linger_ms=self._linger_ms, batch_size=1 << 17,
-            max_block_ms=10_000, delivery_timeout_ms=30_000, metrics_enabled=False, allow_auto_create_topics=False,
+            max_block_ms=10_000, request_timeout_ms=10_000, delivery_timeout_ms=60_000, metrics_enabled=False,
+            allow_auto_create_topics=False,
         )  # fmt: skip
 
     def send(self, click: Click) -> Any:
