@@ -11,7 +11,9 @@ import time
 from pathlib import Path
 from typing import Annotated
 
-import faiss
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before Faiss: threads that spin take the cores from others
+
+import faiss  # noqa: E402
 import numpy as np
 import typer
 
