@@ -4,9 +4,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
-from feature_repo.click_event import Click
 
 from feature_repo.card import Clicks, DatasetCard
+from feature_repo.click_event import Click
 from training.bundle import Bundle, Manifest, SideTable
 from training.config import DATConfig
 from training.features import InputSpec
@@ -43,8 +43,6 @@ def made_up_bundle(
         tower, augmented = model.item_tower, config.memory_count * config.tower.output_dim
         with torch.no_grad():
             tower.layers[0].weight[:, -(specs[1].dense_width + augmented) :] = 0
-            if tower.skip is not None:
-                tower.skip.weight.zero_()
     tables = []
     for name, n, spec, tower in zip("qi", (queries, items), specs, (model.query_tower, model.item_tower), strict=True):
         a = np.zeros((n, config.memory_count, config.tower.output_dim), np.float32)

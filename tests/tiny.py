@@ -111,8 +111,6 @@ def tiny_bundle(
         moving = item_spec.dense_width + config.memory_count * config.tower.output_dim
         with torch.no_grad():
             first.weight[:, -moving:] = 0
-            if model.item_tower.skip is not None:
-                model.item_tower.skip.weight.zero_()
     manifest = Manifest(
         version=version, dataset=card.name, created=datetime.now(UTC),
         window=(datetime.fromtimestamp(CUT_MS / 1000 - 864_000, UTC), datetime.fromtimestamp(CUT_MS / 1000, UTC)),

@@ -1,0 +1,178 @@
+"""How fast the updater is: clicks a second through both stages on a real broker, against its floors.
+
+    python -m benchmarks.updater --clicks 200000 --json updater.json
+
+``clicks_per_s``: from the topic to committed item vectors, both stages, two processes, exactly once.
+``query_stage_per_s``: the query stage alone. ``floor_read_per_s``: kafka-python reading the same topic and doing
+nothing. ``floor_towers_per_s``: the folds and both towers on arrays, without Kafka.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+PARTITIONS = 2
+
+
+def updater(
+    clicks: Annotated[int, typer.Option(min=1_000)] = 200_000,
+    queries: Annotated[int, typer.Option(min=1)] = 50_000,
+    items: Annotated[int, typer.Option(min=1)] = 20_000,
+    batch: Annotated[int, typer.Option(help="Clicks a transaction of the query stage.")] = 4_000,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Measure the updater on made-up clicks of a skewed distribution, at full speed."""
+    from cli.broker import LocalBroker
+    from cli.made_up import made_up_bundle, made_up_clicks, made_up_home
+    from cli.preflight import quiet
+    from streaming.clients import create_topics
+
+    quiet()
+    with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
+        home = Path(scratch)
+        bundle = made_up_bundle(queries, items, frozen=False)
+        made_up_home(home, bundle)
+        events = made_up_clicks(clicks, queries, items)
+        result = {"clicks": clicks, "queries": queries, "items": items, "cores": os.cpu_count(), "batch": batch}
+        result |= towers_alone(bundle, events, batch) | {"load_before": os.getloadavg()[0]}
+        with LocalBroker(home / "kafka") as broker:
+            create_topics(broker.bootstrap, PARTITIONS)
+            write(broker.bootstrap, events)
+            result["floor_read_per_s"] = round(clicks / seconds_to_read(broker.bootstrap))
+            result["query_stage_per_s"] = stages(home, broker.bootstrap, bundle, clicks, ["query"], "alone", batch)
+            result["clicks_per_s"] = stages(home, broker.bootstrap, bundle, clicks, ["query", "item"], "both", batch)
+    print(json.dumps(result, indent=2))
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2))
+
+
+def write(bootstrap: str, events: list) -> None:
+    """All clicks into the topic."""
+    from streaming.clicks import ClickWriter
+
+    writer = ClickWriter(bootstrap, linger_ms=20)
+    for start in range(0, len(events), 5_000):
+        for future in [writer.send(event) for event in events[start : start + 5_000]]:
+            future.get(60)
+    writer.close()
+
+
+def seconds_to_read(bootstrap: str) -> float:
+    """kafka-python alone: every record of the topic, no decoding."""
+    from streaming.clients import close_quietly, free_consumer, partitions_of
+    from streaming.config import KafkaConnection
+    from streaming.topics import CLICKS
+
+    consumer = free_consumer(KafkaConnection(bootstrap=bootstrap), max_poll_records=4_000)
+    partitions = partitions_of(consumer, CLICKS)
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    left = sum(consumer.end_offsets(partitions).values())
+    started = time.perf_counter()
+    while left:
+        left -= sum(len(records) for records in consumer.poll(timeout_ms=1_000).values())
+    elapsed = time.perf_counter() - started
+    close_quietly(consumer)
+    return elapsed
+
+
+def towers_alone(bundle, events: list, batch: int) -> dict[str, int]:
+    """Both stages' arithmetic on arrays, on one thread, and the memory a row."""
+    import torch
+
+    from streaming import item_stage, query_stage
+    from streaming.clicks import Clicks
+    from streaming.item_vectors import ItemVectors
+    from streaming.profiles import Profiles
+    from streaming.state import SideState
+
+    class NoStore:
+        config = None  # the made-up towers read no profile
+
+    torch.set_num_threads(1)
+    spec = bundle.manifest
+    queries = SideState(bundle.queries, spec.query, Profiles(NoStore, "query", spec.query), "history")
+    items = SideState(bundle.items, spec.item, Profiles(NoStore, "item", spec.item), "vectors")
+    vectors = ItemVectors(bundle, Profiles(NoStore, "item", spec.item))
+    started = time.perf_counter()
+    for start in range(0, len(events), batch):
+        some = events[start : start + batch]
+        n, times = len(some), np.array([event.event_time for event in some])
+        arrays = Clicks(
+            [e.event_id for e in some], [e.query_id for e in some], [e.item_id for e in some], times,
+            np.zeros(n, np.int64), np.arange(n),
+        )  # fmt: skip
+        step = query_stage.step(arrays, queries, vectors, bundle)
+        queries.apply(step.new)
+        signals = item_stage.Signals(arrays.item_ids, step.vectors, times, np.zeros(n, np.int64))
+        items.apply(item_stage.step(signals, items, bundle).new)
+    return {
+        "floor_towers_per_s": round(len(events) / (time.perf_counter() - started)),
+        "bytes_per_query": round(queries.bytes / queries.size),
+        "bytes_per_item": round(items.bytes / items.size),
+    }
+
+
+def stages(home: Path, bootstrap: str, bundle, clicks: int, names: list[str], group: str, batch: int) -> int:
+    """Clicks a second of some stages, a process each, from the first commit on the last stage's topic to its last."""
+    from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
+
+    environment = os.environ | {
+        "DAT_UPDATER__GROUP_PREFIX": group,
+        "DAT_UPDATER__BATCH_CLICKS": str(batch),
+        "DAT_UPDATER__DUPLICATE_WINDOW": "0",
+    }
+    command = [sys.executable, "-m", "cli", "updater", "--home", str(home), "--bootstrap", bootstrap, "--no-feast"]
+    # The last stage first: the clock starts with the first one's first transaction, when all are ready.
+    processes = []
+    try:
+        for name in reversed(names):
+            log = (home / f"{group}-{name}.log").open("wb")
+            processes.append(
+                subprocess.Popen([*command, "--stage", name], stdout=log, stderr=subprocess.STDOUT, env=environment)
+            )
+            while b"updating" not in (home / f"{group}-{name}.log").read_bytes():
+                if processes[-1].poll() is not None:
+                    raise RuntimeError((home / f"{group}-{name}.log").read_text())
+                time.sleep(0.05)
+        return round(rate(bootstrap, ITEM_VECTORS if "item" in names else QUERY_VECTORS, bundle.version, clicks))
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def rate(bootstrap: str, topic: str, bundle: str, clicks: int) -> float:
+    """Clicks a second by the broker's own times of a changelog's records, once all clicks are in it."""
+    from streaming.changelog import changes
+    from streaming.clients import close_quietly, free_consumer, partitions_of
+    from streaming.config import KafkaConnection
+
+    consumer = free_consumer(KafkaConnection(bootstrap=bootstrap))
+    partitions = partitions_of(consumer, topic)
+    consumer.assign(partitions)
+    consumer.seek_to_beginning(*partitions)
+    folded: dict[str, int] = {}
+    applied, first, last = 0, None, 0
+    while applied < clicks:
+        for records in consumer.poll(timeout_ms=1_000).values():
+            for record, change in zip(records, changes(records, bundle), strict=True):
+                first = first or record.timestamp
+                for key, count in zip(change.rows["id"].to_pylist(), change.rows["folded"].to_pylist(), strict=True):
+                    applied += count - folded.get(key, 0)
+                    folded[key] = count
+                last = max(last, record.timestamp)
+    close_quietly(consumer)
+    return clicks / max(1, last - first) * 1000
+
+
+if __name__ == "__main__":
+    typer.run(updater)
