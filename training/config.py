@@ -15,8 +15,6 @@ class TowerConfig(BaseModel):
     head: Literal["linear", "relu"] = "linear"
     """``relu`` is eq. 1 to the letter: non-negative vectors, whose scores cannot fall below 1/2. It collapses."""
 
-    skip: bool = False
-
 
 class DATConfig(BaseModel):
     """Everything that shapes the model and its training."""
@@ -26,8 +24,8 @@ class DATConfig(BaseModel):
     amm: Literal["point_in_time", "gradient", "off"] = "point_in_time"
     """``gradient``: a_u, a_v are parameters under eq. 2's loss, as published. ``point_in_time``: the window is replayed
     in order and each example reads the a_u, a_v from before it, which is what the stream will know."""
-    memories: tuple[float, ...] = (0.4, 0.1, 0.02)
-    """Step sizes α of the averages that make up an augmented vector, side by side."""
+    memories: tuple[float, ...] = (1.0, 0.4, 0.1, 0.02)
+    """Step sizes α of the averages that make up an augmented vector, side by side; 1 remembers the last click alone."""
     loss: Literal["bce", "sampled_softmax"] = "sampled_softmax"
     temperature: float = Field(default=15.0, gt=0)
     """Scores are multiplied by this inside the loss (1 is eq. 4 to the letter)."""
@@ -38,12 +36,23 @@ class DATConfig(BaseModel):
     """Share of examples whose query id is replaced by the unknown one, which is how that one is trained."""
     item_id_dropout: float = Field(default=0.1, ge=0, lt=1)
     batch_size: int = Field(default=256, ge=2)
-    epochs: int = Field(default=10, ge=1)
-    learning_rate: float = Field(default=1e-3, gt=0)
-    decay: bool = False
-    logq: bool = True
+    epochs: int = Field(default=6, ge=1)
+    learning_rate: float = Field(default=2e-3, gt=0)
+    """Of the first step; it falls to 0 in a straight line."""
     seed: int = 0
 
     @property
     def memory_count(self) -> int:
         return 0 if self.amm == "off" else len(self.memories)
+
+
+PAPER = DATConfig(
+    tower=TowerConfig(head="relu"),
+    amm="gradient",
+    memories=(0.1,),
+    loss="bce",
+    temperature=1.0,
+    query_id_dropout=0.0,
+    item_id_dropout=0.0,
+)
+"""The published model to the letter: eq. 1 with its last ReLU, eq. 2 by gradient, eq. 4 without temperature."""

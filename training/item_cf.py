@@ -20,7 +20,7 @@ class ItemCF:
         latest: How many of a query's latest items count.
     """
 
-    def __init__(self, recency: float = 0.9, damping: float = 0.7, latest: int = 100):
+    def __init__(self, recency: float = 0.9, damping: float = 0.5, latest: int = 100):
         self.recency, self.damping, self.latest = recency, damping, latest
 
     def fit(self, window: TrainingSet) -> None:

@@ -11,7 +11,7 @@ from training.neural import Encoder, RivalConfig
 from training.towers import Tower
 
 ROUTINGS = 3
-POWER = 2.0  # of the label-aware attention: 0 is the mean of the interests, large is the best one alone
+SHARPNESS = 15.0  # of the label-aware attention: 0 is the mean of the interests, large the best one, as in retrieval
 
 
 class MIND(Encoder):
@@ -57,7 +57,7 @@ class MIND(Encoder):
 
     def attend(self, interests: Tensor, items: Tensor) -> Tensor:
         fit = (interests @ items[:, :, None])[:, :, 0]
-        weights = torch.softmax(POWER * fit / fit.detach().abs().amax(1, keepdim=True).clamp(min=1e-6), dim=1)
+        weights = torch.softmax(SHARPNESS * fit, dim=1)
         return (weights[:, :, None] * interests).sum(1)
 
     def items(self, inputs: Inputs) -> Tensor:

@@ -1,9 +1,9 @@
 """MVKE (Xu et al. 2022), adapted to retrieval: virtual kernels that bridge the two towers.
 
 In the paper a user tower reads its feature fields through K virtual kernels (each a learned attention query), and the
-tag decides how the K outputs are mixed (virtual-kernel gate). Mixing per tag cannot be precomputed for a nearest
-neighbour search, so here the gate mixes in training, where the positive is known, and in retrieval an item's score is
-its best over the K outputs, as in MIND.
+tag decides how the K outputs are mixed (virtual-kernel gate): ``score = Σ_k g_k(v) ⟨u_k, v⟩``. That is one inner
+product of ``[u_1, …, u_K]`` and ``[g_1(v) v, …, g_K(v) v]``, so a nearest-neighbour index of K·d dimensions serves it
+exactly.
 """
 
 import torch
@@ -20,9 +20,12 @@ from training.towers import Tower
 class MVKE(Encoder):
     """K virtual-kernel experts over the query's fields (id, profile, activity, recent items), gated by the item."""
 
+    normalise = False
+
     def __init__(self, window: TrainingSet, config: RivalConfig):
         super().__init__()
         dim, spec = config.dim, window.query_spec
+        self.temperature = config.temperature
         self.ids = nn.Embedding(len(window.query) + 1, dim, sparse=True)
         self.codes = nn.Embedding(spec.codes, dim, padding_idx=0, sparse=True)
         self.clicked = nn.Embedding(len(window.item) + 1, dim, padding_idx=0, sparse=True)
@@ -47,11 +50,10 @@ class MVKE(Encoder):
         ).bool()
         logits = self.kernels @ self.key(fields).transpose(1, 2) / fields.shape[2] ** 0.5  # [N, K, fields]
         weights = torch.softmax(logits.masked_fill(absent[:, None, :], -1e9), dim=2)
-        return self.expert(weights @ self.value(fields)) + self.kernels
-
-    def attend(self, interests: Tensor, items: Tensor) -> Tensor:
-        gate = torch.softmax(items @ self.kernels.T / items.shape[1] ** 0.5, dim=1)
-        return (gate[:, :, None] * interests).sum(1)
+        experts = nn.functional.normalize(self.expert(weights @ self.value(fields)) + self.kernels, dim=2)
+        return self.temperature * experts.flatten(1)[:, None]
 
     def items(self, inputs: Inputs) -> Tensor:
-        return self.item_tower(*as_tensors(inputs), torch.zeros(len(inputs), 0))
+        vectors = self.item_tower(*as_tensors(inputs), torch.zeros(len(inputs), 0))
+        gate = torch.softmax(vectors @ self.kernels.T, dim=1)
+        return (gate[:, :, None] * vectors[:, None]).flatten(1)

@@ -35,6 +35,8 @@ class RivalConfig(BaseModel):
     batch_size: int = 256
     epochs: int = 5
     learning_rate: float = 1e-3
+    query_id_dropout: float = 0.1
+    """Share of examples whose query id is replaced by the unknown one, which is how that one is trained."""
     seed: int = 0
 
 
@@ -83,7 +85,9 @@ class NeuralRival:
         item_rows = examples.item_rows[chosen]
         flat = (chosen[:, None] * width + np.arange(width)).ravel()
         items = self._scaled(self.encoder.items(examples.item.take(flat))).view(len(chosen), width, -1)
-        interests = self._scaled(self.encoder.queries(examples.query.take(chosen), torch.from_numpy(history[chosen])))
+        query = examples.query.take(chosen)
+        query.rows[torch.rand(len(chosen)).numpy() < self.config.query_id_dropout] = 0
+        interests = self._scaled(self.encoder.queries(query, torch.from_numpy(history[chosen])))
         loss = losses.sampled_softmax(
             self._scaled(self.encoder.attend(interests, items[:, 0])),
             items,

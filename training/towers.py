@@ -35,10 +35,6 @@ class Tower(nn.Module):
             nn.init.zeros_(layers[-2].bias)
         self.register_buffer("dense_mean", torch.zeros(spec.dense_width))
         self.register_buffer("dense_std", torch.ones(spec.dense_width))
-        self.skip = nn.Linear(augmented_dim, config.output_dim, bias=False) if config.skip and augmented_dim else None
-        if self.skip is not None:
-            memories = augmented_dim // config.output_dim
-            self.skip.weight.data = torch.eye(config.output_dim).repeat(1, memories) / memories
         self.layers = nn.Sequential(*(layers if config.head == "relu" else layers[:-1]))
 
     def standardise(self, dense: Tensor) -> None:
@@ -57,7 +53,4 @@ class Tower(nn.Module):
                 filled = (field > 0).sum(1, keepdim=True).clamp(min=1)
                 parts.append(embedded.sum(1) / filled)
         z = torch.cat([*parts, (dense - self.dense_mean) / self.dense_std, augmented], dim=1)
-        h = self.layers(z)
-        if self.skip is not None:
-            h = h + self.skip(augmented)
-        return nn.functional.normalize(h, dim=1)
+        return nn.functional.normalize(self.layers(z), dim=1)

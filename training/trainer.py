@@ -91,11 +91,9 @@ class Trainer:
         self.optimiser = Optimiser(parameters, config.learning_rate)
         positives, negatives = len(examples), examples.candidates - 1
         frequency = np.bincount(examples.item_rows[:, 0], minlength=len(item)) / max(positives, 1)
-        if not config.logq:
-            frequency = 1 + 0 * frequency
         self.log_expected = torch.from_numpy(np.log(frequency + negatives / len(item) + 1e-12).astype(np.float32))
         self.category = torch.from_numpy(item.category)
-        self.done = 0
+        self.done = 0  # steps of the whole run, for the learning rate
         self.reset()
 
     def reset(self) -> None:
@@ -113,8 +111,7 @@ class Trainer:
             order = order[torch.randperm(len(order), generator=self.random).numpy()]
         totals = []
         for start in order:
-            if self.config.decay:
-                self.optimiser.scale(1 - self.done / (self.config.epochs * len(order)))
+            self.optimiser.scale(1 - self.done / (self.config.epochs * len(order)))
             self.done += 1
             totals.append(self.step(slice(start, min(start + size, len(self.examples)))))
         return np.mean(totals, axis=0).tolist()

@@ -91,7 +91,7 @@ def test_an_example_does_not_read_its_own_click(made):
     first = np.array([np.flatnonzero(rows == query)[0] for query in np.unique(rows)])
     assert (a_u[first] == 0).all()
     second = np.flatnonzero(rows == rows[0])[1]
-    memories = a_u[second].reshape(3, 8)
+    memories = a_u[second].reshape(CONFIG.memory_count, 8)
     np.testing.assert_allclose(memories[0], memories[2])  # the first click counts fully in every memory
     np.testing.assert_allclose(np.linalg.norm(memories, axis=1), 1.0, rtol=1e-5)
 

@@ -1,0 +1,140 @@
+"""``dat evaluate``: DAT and its rivals on a dataset, by one protocol, as a table."""
+
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cli.settings import Data, Home, Json, load_settings
+
+
+def evaluate(
+    data: Data = None,
+    protocol: Annotated[
+        str,
+        typer.Option(
+            help="window: the card's days, then the day after, vectors as the night left them · last-out: each query's "
+            "last click · live: the last day (or tenth) of the clicks, each folded in before the next is asked."
+        ),
+    ] = "live",
+    models: Annotated[
+        str, typer.Option(help="Names, separated by commas; all: every one. An unknown name lists them.")
+    ] = "dat,two-tower,item-cf,popularity",
+    seeds: Annotated[int, typer.Option(min=1, help="Runs of each model that learns at random.")] = 1,
+    limit: Annotated[int | None, typer.Option(help="Only the first so many test clicks.")] = None,
+    negatives: Annotated[int, typer.Option(min=1, help="Random negatives for each positive (S in the paper).")] = 4,
+    home: Home = None,
+    json_file: Json = None,
+) -> None:
+    """Train models on a window of clicks and measure how often they find the next click's item.
+
+    HR@50 and HR@100 are the shares of test clicks whose item is among the first 50 and 100 of the whole corpus; MRR×10
+    is ten times the mean of 1/rank. Equal scores count against the model. Items that a query has clicked are left out
+    where nobody clicks twice. With several seeds the table shows the mean, and ± the standard deviation.
+    """
+    settings = load_settings(home=home, dataset=data)
+    result = compare(settings, protocol, models, seeds, limit, negatives)
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2))
+
+
+def compare(settings, protocol: str, models: str, seeds: int, limit: int | None, negatives: int) -> dict:
+    """Run the comparison, show its table, and return what ``--json`` writes."""
+    from cli.progress import console
+    from feature_repo.card import CardError
+    from feature_repo.source import dataset_folder, read_clicks, read_profiles
+    from training.models import DETERMINISTIC, MODELS
+    from training.protocols import make_trial
+
+    names = list(MODELS) if models == "all" else [name.strip() for name in models.split(",")]
+    unknown = [name for name in names if name not in MODELS]
+    if unknown:
+        raise CardError(f"no model {', '.join(unknown)}; there are: {', '.join(MODELS)}")
+    if protocol not in ("window", "last-out", "live"):
+        raise CardError(f"no protocol {protocol}; there are: window, last-out, live")
+    card = settings.card
+    folder = dataset_folder(card, Path(settings.data), settings.home / "datasets")
+    clicks = read_clicks(card, folder)
+    profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
+    results: dict[str, dict] = {}
+    with _progress(console) as progress:
+        for seed in range(seeds):
+            trial = make_trial(clicks, profiles, card, protocol, negatives, seed, limit)
+            for name in names:
+                if seed and name in DETERMINISTIC:
+                    continue
+                run = _run(name, seed, trial, progress)
+                results.setdefault(name, {"runs": []})["runs"].append(run)
+    summary = {
+        "dataset": card.name,
+        "protocol": protocol,
+        "train_clicks": len(trial.window.examples),
+        "test_clicks": len(trial.replay),
+        "filter_seen": trial.filter_seen,
+        "results": {name: _mean(result["runs"]) for name, result in results.items()},
+    }
+    console.print(_table(summary))
+    return summary
+
+
+def _run(name: str, seed: int, trial, progress) -> dict:
+    from training.evaluation import measure, report
+    from training.models import build
+
+    model = build(name, seed)
+    task = progress.add_task(f"{name}, seed {seed}: learning", total=None)
+    started = time.perf_counter()
+    model.fit(trial.window)
+    learnt = time.perf_counter()
+    progress.update(task, description=f"{name}, seed {seed}: asked", total=len(trial.replay))
+    scorer = model.scorer(trial.replay, trial.live)
+    found = measure(scorer, trial.replay, trial.filter_seen, lambda done: progress.update(task, completed=done))
+    seconds = {"fit": learnt - started, "evaluate": time.perf_counter() - learnt}
+    progress.remove_task(task)
+    whole = report(found, trial.replay)
+    parts = {part: metrics.model_dump() for part, metrics in whole.parts.items() if metrics.clicks}
+    return {**whole.all.model_dump(), "parts": parts, "seconds": seconds}
+
+
+def _mean(runs: list[dict]) -> dict:
+    """The means over seeds, their standard deviations under ``std``, and the runs themselves."""
+    keys = ("hr50", "hr100", "mrr10")
+    mean = {key: statistics.fmean(run[key] for run in runs) for key in keys}
+    spread = {key: statistics.stdev(run[key] for run in runs) if len(runs) > 1 else 0.0 for key in keys}
+    parts = {
+        part: {key: statistics.fmean(run["parts"][part][key] for run in runs) for key in ("clicks", *keys)}
+        for part in runs[0]["parts"]
+    }
+    return {**mean, "std": spread, "parts": parts, "runs": runs}
+
+
+def _progress(console):
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    return Progress(
+        SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+        console=console, transient=True,
+    )  # fmt: skip
+
+
+def _table(summary: dict):
+    from rich.table import Table
+
+    title = f"{summary['dataset']}, {summary['protocol']}: {summary['train_clicks']:,} clicks to learn from, "
+    table = Table(title=title + f"{summary['test_clicks']:,} asked")
+    table.add_column("model")
+    for column in ("HR@50", "HR@100", "MRR×10", "both known", "new queries", "fit s"):
+        table.add_column(column, justify="right")
+    best = {key: max(result[key] for result in summary["results"].values()) for key in ("hr50", "hr100", "mrr10")}
+    for name, result in summary["results"].items():
+        cells = []
+        for key in ("hr50", "hr100", "mrr10"):
+            text = f"{result[key]:.3f}" + (f" ±{result['std'][key]:.3f}" if len(result["runs"]) > 1 else "")
+            cells.append(f"[bold green]{text}[/]" if result[key] == best[key] else text)
+        parts = [result["parts"].get(part) for part in ("known", "new queries")]
+        cells += [" ".join(f"{part[key]:.3f}" for key in best) if part else "–" for part in parts]
+        table.add_row(name, *cells, f"{statistics.fmean(run['seconds']['fit'] for run in result['runs']):.0f}")
+    return table

@@ -1,0 +1,66 @@
+"""The models of a comparison, by name: DAT, its ablations, and its rivals."""
+
+from training.config import PAPER, DATConfig
+from training.examples import TrainingSet
+from training.live import LiveDAT, StaticDAT
+from training.replay import Replay
+from training.retriever import Retriever
+from training.trainer import fit
+
+
+class DATRetriever:
+    """DAT with a given configuration, as a model of a comparison."""
+
+    def __init__(self, config: DATConfig):
+        self.config = config
+
+    def fit(self, window: TrainingSet) -> None:
+        self.cut_ms = int(window.examples.event_time[-1])
+        self.fitted = fit(window.examples, window.query, window.item, window.query_spec, window.item_spec, self.config)
+
+    def scorer(self, replay: Replay, live: bool) -> StaticDAT | LiveDAT:
+        return LiveDAT(self.fitted, replay) if live else StaticDAT(self.fitted, replay, self.cut_ms)
+
+
+ENCODERS = ("fm", "youtube-dnn", "mind", "mvke")
+DETERMINISTIC = ("popularity", "popularity-hour", "item-cf")
+"""Models that learn nothing at random: one run says it all."""
+DATS: dict[str, DATConfig] = {
+    "dat": DATConfig(),
+    "dat-no-cal": DATConfig(lambda_ca=0.0),
+    "dat-gradient": DATConfig(amm="gradient", memories=(0.1,), loss="bce", query_id_dropout=0.0),
+    "dat-paper": PAPER,
+    "two-tower": DATConfig(amm="off", lambda_ca=0.0, query_id_dropout=0.1),
+}
+MODELS = (*DATS, "wals", *ENCODERS, *DETERMINISTIC)
+
+
+def build(name: str, seed: int = 0, **training: float) -> Retriever:
+    """A fresh model.
+
+    Args:
+        name: One of :data:`MODELS`.
+        training: Settings such as ``epochs`` or ``batch_size``, for the models that have them.
+    """
+    if name in DATS:
+        return DATRetriever(DATS[name].model_copy(update={**training, "seed": seed}))
+    if name in ENCODERS:
+        from training.fm import FM
+        from training.mind import MIND
+        from training.mvke import MVKE
+        from training.neural import NeuralRival, RivalConfig
+        from training.youtube_dnn import YouTubeDNN
+
+        encoder = dict(zip(ENCODERS, (FM, YouTubeDNN, MIND, MVKE), strict=True))[name]
+        return NeuralRival(encoder, RivalConfig(seed=seed, **training))
+    if name == "wals":
+        from training.wals import WALS
+
+        return WALS(seed=seed)
+    if name == "item-cf":
+        from training.item_cf import ItemCF
+
+        return ItemCF()
+    from training.popularity import Popularity
+
+    return Popularity(3_600_000 if name == "popularity-hour" else None)

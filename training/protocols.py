@@ -1,0 +1,104 @@
+"""How a log is cut into what models learn from and what they are asked: ``window``, ``last-out`` and ``live``."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pyarrow as pa
+
+from feature_repo.card import DatasetCard
+from training.examples import TrainingSet
+from training.replay import Replay, make_replay
+from training.window import make_examples, number, split_at
+
+Array = np.ndarray
+Protocol = Literal["window", "last-out", "live"]
+LIVE_SHARE = 0.1
+SPAN_MS = 1_000_000  # of a log that has only positions, once its queries' sequences are laid side by side
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One training window and the clicks to predict.
+
+    live: each click is folded in after it was predicted · filter_seen: leave out what a query has clicked; so it is
+    where nobody in the window clicks an item twice · cut_ms: where the window ends.
+    """
+
+    window: TrainingSet
+    replay: Replay
+    live: bool
+    filter_seen: bool
+    cut_ms: int
+
+
+def make_trial(
+    clicks: pa.Table,
+    profiles: Mapping[str, pa.Table],
+    card: DatasetCard,
+    protocol: Protocol,
+    negatives: int = 4,
+    seed: int = 0,
+    limit: int | None = None,
+    tuning: bool = False,
+) -> Trial:
+    """Cut a log.
+
+    ``window``: the card's days, then the day after, with the state as at the cut. ``last-out``: each query's last
+    click. ``live``: the last day (where a day of the card is one day) or else the last tenth of the clicks, each folded
+    in before the next.
+
+    Args:
+        limit: Only the first so many test clicks.
+        tuning: Cut one step earlier: a validation set in which no test click is.
+    """
+    if protocol == "last-out":
+        train, test = _last_out(_side_by_side(clicks) if card.clicks.time_unit == "position" else clicks)
+        if tuning:
+            train, test = _last_out(train)
+    else:
+        train, test = _by_time(clicks, card, protocol)
+        if tuning:
+            train, test = _by_time(train, card, protocol)
+    test = test.slice(0, limit)
+    window = make_examples(train, profiles, card, negatives, seed)
+    replay = make_replay(test, profiles, card, window.query, window.item, window.query_spec, window.item_spec)
+    pairs = window.examples.query_rows * len(window.item) + window.examples.item_rows[:, 0]
+    repeated = 1 - len(np.unique(pairs)) / max(len(pairs), 1)
+    return Trial(window, replay, protocol == "live", repeated < 0.001, int(window.examples.event_time[-1]))
+
+
+def _by_time(clicks: pa.Table, card: DatasetCard, protocol: Protocol) -> tuple[pa.Table, pa.Table]:
+    if protocol == "live" and card.day_ms != 86_400_000:
+        at = round(len(clicks) * (1 - LIVE_SHARE))
+        return clicks.slice(0, at), clicks.slice(at)
+    second = 1_000  # the last click's own second belongs to the last day
+    cut = clicks["event_time"][-1].as_py() + second - card.day_ms
+    before, after = split_at(clicks, cut)
+    _, window = split_at(before, cut - card.window_days * card.day_ms)
+    return window, after
+
+
+def _side_by_side(clicks: pa.Table) -> pa.Table:
+    """Positions within a query become moments of one common time: each query's clicks are spread over the whole span.
+
+    Without times, positions would put every query's first clicks before anyone's tenth, and late moments would belong
+    to the few queries with many clicks.
+    """
+    _, queries = number(clicks["query_id"])
+    order = np.argsort(queries, kind="stable")
+    counts = np.bincount(queries)
+    nth = np.empty(len(queries), np.int64)
+    nth[order] = np.arange(len(queries)) - np.repeat(np.cumsum(counts) - counts, counts)
+    offset = np.random.default_rng(0).random(len(counts))  # no two queries in step
+    time = np.floor((nth + offset[queries]) / counts[queries] * SPAN_MS).astype(np.int64) + 1
+    clicks = clicks.set_column(clicks.column_names.index("event_time"), "event_time", pa.array(time))
+    return clicks.take(pa.array(np.argsort(time, kind="stable")))
+
+
+def _last_out(clicks: pa.Table) -> tuple[pa.Table, pa.Table]:
+    _, queries = number(clicks["query_id"])
+    last = np.zeros(len(queries), bool)
+    last[len(queries) - 1 - np.unique(queries[::-1], return_index=True)[1]] = True
+    return clicks.filter(pa.array(~last)), clicks.filter(pa.array(last))
