@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from serving.clock import Clock
+from serving.corpus import Corpus
 from serving.features import OnlineFeatures, StoreDown
 from serving.query_state import QueryStates
 from serving.served import Served
@@ -78,6 +79,7 @@ class Retriever:
         self.features = features
         self.clock = clock
         self.answered = 0
+        self.seconds = {"store": 0.0, "tower": 0.0, "search": 0.0, "answer": 0.0}  # spent so far, by step
         self._titles: dict[str, str | None] = {}
 
     def clicks(self, query_id: str) -> int:
@@ -111,34 +113,23 @@ class Retriever:
 
     def answer(self, asks: Sequence[Ask]) -> list[Answer]:
         """Answer N questions. Whatever happens to the store, there is an answer; it says how good it is."""
-        start = time.perf_counter()
-        served, corpus = self.served, self.served.corpus
+        served, times = self.served, [time.perf_counter()]
         states, store_down = self._states(served, [ask.query_id for ask in asks])
+        times.append(time.perf_counter())
         as_of = np.array([self.clock.now_ms() if ask.at_ms is None else ask.at_ms for ask in asks], np.int64)
-        personal = np.flatnonzero(~states.nothing_known)
-        found: list[tuple] = [()] * len(asks)
-        exclude = [seen if ask.exclude_seen else None for ask, seen in zip(asks, states.seen, strict=True)]
-        allow = [None if ask.category is None else corpus.in_category(ask.category) for ask in asks]
-        if len(personal):
-            vectors = served.queries.represent(states, as_of)[personal]
-            n = max(asks[k].n for k in personal)
-            rows, scores = corpus.index.search(vectors, n, [exclude[k] for k in personal], [allow[k] for k in personal])
-            for q, k in enumerate(personal.tolist()):
-                filled = rows[q, : asks[k].n] >= 0
-                found[k] = rows[q, : asks[k].n][filled], scores[q, : asks[k].n][filled]
-        for k in np.flatnonzero(states.nothing_known).tolist():
-            out = np.empty(0, np.int64) if exclude[k] is None else exclude[k]
-            found[k] = corpus.popular(asks[k].n, out, allow[k])
+        vectors = served.queries.represent(states, as_of)
+        times.append(time.perf_counter())
+        found = _search(served.corpus, asks, states, vectors)
+        times.append(time.perf_counter())
         answers = []
-        for k, ask in enumerate(asks):
-            unknown = states.source[k] == "none"
-            last = int(states.last_click[k])
+        for k, (ask, (rows, scores)) in enumerate(zip(asks, found, strict=True)):
+            unknown, last = states.source[k] == "none", int(states.last_click[k])
+            ids = served.corpus.ids
             items = [
-                Found(corpus.ids[r], round(s, 6))
-                for r, s in zip(found[k][0].tolist(), found[k][1].tolist(), strict=True)
+                Found(ids[row], round(score, 6)) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
             ]
             if ask.details:
-                items = self._explain(served, items, found[k][0], states.seen[k])
+                items = self._explain(served, items, rows, states.seen[k])
             answers.append(
                 Answer(
                     query_id=ask.query_id,
@@ -152,8 +143,11 @@ class Retriever:
                     vector_age_ms=max(0, int(as_of[k]) - last) if last else None,
                 )
             )
+        times.append(time.perf_counter())
+        for step, began, ended in zip(self.seconds, times[:-1], times[1:], strict=True):
+            self.seconds[step] += ended - began
         self.answered += len(answers)
-        took = round((time.perf_counter() - start) * 1000, 3)
+        took = round((times[-1] - times[0]) * 1000, 3)
         return [replace(answer, took_ms=took) for answer in answers]
 
     def locate(self, query_id: str) -> tuple[QueryStates, np.ndarray]:
@@ -203,3 +197,27 @@ class Retriever:
             replace(item, title=title, category=tuple(served.corpus.category_of(row)), because=names.get(why) or why)
             for item, title, row, why in zip(items, titles, rows.tolist(), because, strict=True)
         ]
+
+
+def _search(
+    corpus: Corpus, asks: Sequence[Ask], states: QueryStates, vectors: np.ndarray
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """For each question the rows of its top N and their scores: by its vector, or by popularity if nothing is known."""
+    exclude = [seen if ask.exclude_seen else None for ask, seen in zip(asks, states.seen, strict=True)]
+    allow = [None if ask.category is None else corpus.in_category(ask.category) for ask in asks]
+    found: list[tuple[np.ndarray, np.ndarray]] = []
+    personal = np.flatnonzero(~states.nothing_known).tolist()
+    at = {k: q for q, k in enumerate(personal)}
+    if personal:
+        most = max(asks[k].n for k in personal)
+        rows, scores = corpus.index.search(
+            vectors[personal], most, [exclude[k] for k in personal], [allow[k] for k in personal]
+        )
+    for k, ask in enumerate(asks):
+        if k in at:
+            filled = rows[at[k], : ask.n] >= 0
+            found.append((rows[at[k], : ask.n][filled], scores[at[k], : ask.n][filled]))
+        else:
+            nothing = np.empty(0, np.int64)
+            found.append(corpus.popular(ask.n, nothing if exclude[k] is None else exclude[k], allow[k]))
+    return found

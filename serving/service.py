@@ -207,6 +207,7 @@ class Service:
                 "answered": self.retriever.answered,
                 "clicks_posted": self.clicks.posted,
             },
+            "seconds": {step: round(spent, 3) for step, spent in self.retriever.seconds.items()},
             "uptime_s": round(time.time() - self.started, 1),
         }
 
