@@ -20,6 +20,9 @@ def updater(
         typer.Option(help="This process's name among those of its stage: unique, and the same after a restart."),
     ] = None,
     feast: Annotated[bool, typer.Option(help="Write to the Feast online store; one process at least should.")] = True,
+    metrics_port: Annotated[
+        int | None, typer.Option(help="Answer /metrics, /healthz and /readyz on this port of 127.0.0.1.")
+    ] = None,
     partitions: Annotated[int, typer.Option(help="Partitions of topics that do not exist yet.")] = 4,
 ) -> None:
     """Follow the clicks: fold each into the augmented vectors of its query and its item, exactly once.
@@ -34,8 +37,8 @@ def updater(
         signal.signal(sign, lambda *_: stop.set())
     settings = load_settings(home=home, bootstrap=bootstrap, redis=redis)
     config = settings.updater
-    if instance:
-        config = config.model_copy(update={"instance": instance})
+    given = {"instance": instance, "metrics_port": metrics_port}
+    config = config.model_copy(update={name: value for name, value in given.items() if value is not None})
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     logging.getLogger("streaming").setLevel(logging.INFO)
     quiet()

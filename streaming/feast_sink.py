@@ -15,7 +15,7 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
-from streaming import item_stage, query_stage
+from streaming import item_stage, metrics, query_stage
 from streaming.changelog import changes
 from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
@@ -46,7 +46,6 @@ class FeastSink:
         self.name = f"feast-{config.instance}"
         self.ready = threading.Event()
         """Set once the first partitions are seeded."""
-        self.rows = 0
         self._writer = OnlineWriter(store, bundle.version)
         self._partitions = Partitions()
         self._consumer: KafkaConsumer | None = None
@@ -122,11 +121,12 @@ class FeastSink:
                 self._writer.write(side, rows)
             except Exception as error:  # the online stores raise their drivers' own errors
                 log.warning("online_store_unavailable rows=%d error=%r retry_s=%.1f", len(rows), error, pause)
+                metrics.ONLINE_FAILED.inc()
                 if self.stop.wait(pause):
                     return False
                 pause = min(2 * pause, self.config.retry_max_s)
             else:
-                self.rows += len(rows)
+                metrics.ONLINE_ROWS.inc(len(rows))
                 return True
 
 

@@ -5,6 +5,7 @@ import threading
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from streaming import metrics
 from streaming.clients import close_quietly, free_consumer, partitions_of, quiet_kafka
 from streaming.config import UpdaterConfig
 from streaming.feast_sink import FeastSink
@@ -67,6 +68,14 @@ def run_updater(
             stop.set()
 
     threads = [threading.Thread(target=run, args=(member,), name=member.name) for member in members]
+    server = None
+    if config.metrics_port is not None:
+        metrics.BUNDLE.labels(bundle.version).set(1)
+        server = metrics.serve(
+            config.metrics_port,
+            alive=lambda: all(thread.is_alive() for thread in threads),
+            ready=lambda: all(member.ready.is_set() for member in members),
+        )
     for thread in threads:
         thread.start()
     try:
@@ -79,6 +88,9 @@ def run_updater(
         stop.set()
         for thread in threads:
             thread.join()
+        if server is not None:
+            server.shutdown()
+            server.server_close()
     if failures:
         raise failures[0]
 

@@ -8,6 +8,8 @@ holds. There is no moment in between.
 import contextlib
 import logging
 import threading
+import time
+from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -19,6 +21,7 @@ from kafka.errors import (
 )
 from kafka.structs import OffsetAndMetadata
 
+from streaming import metrics
 from streaming.changelog import read_committed
 from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
@@ -50,7 +53,6 @@ class Worker:
         self.name = f"{stage.name}-{config.instance}"
         self.ready = threading.Event()
         """Set once the first partitions' state is restored."""
-        self.clicks = self.rejected = self.repeated = self.commits = 0
         self._transactions = Transactions(config, f"{self.group}-{config.instance}")
         self._partitions = Partitions()
         self._consumer: KafkaConsumer | None = None
@@ -109,7 +111,10 @@ class Worker:
             self._restore(list(self._partitions.new))
         if records:
             offsets = {TopicPartition(self.stage.source, p): offset for p, offset in ends(records).items()}
-            self._commit(self.stage.process(records), records, offsets)
+            with metrics.BATCH.labels(self.stage.name).time():
+                outcome = self.stage.process(records)
+            self._commit(outcome, records, offsets)
+            self._report(records[-1])
         outcome = self.stage.tick({partition.partition for partition in self._partitions.ready})
         if outcome is not None:
             # Nothing was read; but with its offsets, Kafka refuses the transaction of a worker that has been replaced.
@@ -118,8 +123,10 @@ class Worker:
 
     def _commit(self, outcome: Outcome, records: list, offsets: dict[TopicPartition, int]) -> None:
         try:
-            self._transactions.commit(outcome.messages, offsets, self._consumer.group_metadata())
+            with metrics.COMMIT.labels(self.stage.name).time():
+                self._transactions.commit(outcome.messages, offsets, self._consumer.group_metadata())
         except TransactionError as error:
+            metrics.FAILED.labels(self.stage.name).inc()
             log.warning("transaction_failed worker=%s records=%d error=%s", self.name, len(records), error)
             if isinstance(error.__cause__, FencedInstanceIdError):
                 raise error.__cause__ from error
@@ -145,12 +152,18 @@ class Worker:
 
     def _done(self, outcome: Outcome) -> None:
         self.stage.apply(outcome)
-        self.clicks += outcome.clicks
-        self.rejected += outcome.rejected
-        self.repeated += outcome.repeated
-        self.commits += 1
+        metrics.CLICKS.labels(self.stage.name).inc(outcome.clicks)
+        metrics.REJECTED.inc(outcome.rejected)
+        metrics.REPEATED.inc(outcome.repeated)
         if outcome.rejected:
             log.warning("clicks_rejected worker=%s count=%d", self.name, outcome.rejected)
+
+    def _report(self, last: Any) -> None:
+        metrics.FRESHNESS.labels(self.stage.name).observe(max(0.0, time.time() - last.timestamp / 1000))
+        behind = 0
+        for partition in list(self._partitions.ready & self._consumer.assignment()):
+            behind += max(0, (self._consumer.highwater(partition) or 0) - (self._consumer.position(partition) or 0))
+        metrics.LAG.labels(self.stage.name).set(behind)
 
     def _recover(self, records: list, offsets: dict[TopicPartition, int], outcome: Outcome) -> None:
         """After a failed transaction: ask Kafka whether it was committed, then take it over or do it again."""
