@@ -2,6 +2,7 @@
 
 import importlib
 import os
+import signal
 import sys
 
 import typer
@@ -16,6 +17,7 @@ VERBS = {  # verb: the module of this folder that holds it
     "updater": "updater",
     "serve": "serve",
     "bundles": "bundles",
+    "evaluate": "evaluate",
     "broker": "stack",
     "test": "test",
 }
@@ -37,6 +39,9 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run a verb. What a person can mend ends in one sentence and a status that is not 0; bugs keep their traceback."""
+    # Also where a script has put the command in the background, whose children ignore Ctrl-C; and SIGTERM is the same.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         build()(prog_name="dat")
     except KeyboardInterrupt:

@@ -54,7 +54,7 @@ async def replay(url: str, clicks: pa.Table, ahead: int, on_click: Callable[[Out
     latest: dict[str, asyncio.Task[_Clicked]] = {}
     # An idle connection is let go well before the service closes it (60 s): one that is closed while it is taken up
     # again would fail a click of which nobody knows whether it was sent.
-    limits = httpx.Limits(max_connections=64, max_keepalive_connections=64, keepalive_expiry=20)
+    limits = httpx.Limits(max_connections=256, max_keepalive_connections=256, keepalive_expiry=20)
     async with httpx.AsyncClient(base_url=url, timeout=60, limits=limits) as client:
 
         async def one(number: int, click: dict, before: asyncio.Task[_Clicked] | None) -> _Clicked:

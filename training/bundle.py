@@ -122,7 +122,8 @@ class Bundle:
             model = DAT(len(queries.ids), len(items.ids), manifest.query, manifest.item, manifest.config)
             load_model(model, str(folder / "weights.safetensors"))
         except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
-            raise BundleError(f"{folder} is not a usable bundle: {error}") from error
+            first = (str(error) or type(error).__name__).splitlines()[0]
+            raise BundleError(f"{folder} is not a usable bundle: {first}") from error
         model.eval()
         return cls(manifest, model, queries, items)
 
