@@ -24,6 +24,7 @@ from streaming.partitioner import partition_of
 from streaming.partitions import Partitions
 from streaming.state import Rows
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
+from streaming.worker import WorkerError
 from training.bundle import Bundle
 
 if TYPE_CHECKING:
@@ -40,10 +41,12 @@ class FeastSink:
     readers find every id from the start.
     """
 
-    def __init__(self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, stop: threading.Event):
+    def __init__(
+        self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, stop: threading.Event, name: str = "feast"
+    ):
         self.bundle, self.config, self.stop = bundle, config, stop
         self.group = f"{config.group_prefix}-feast-{bundle.version}"
-        self.name = f"feast-{config.instance}"
+        self.name = f"{name}-{config.instance}"
         self.ready = threading.Event()
         """Set once the first partitions are seeded."""
         self._writer = OnlineWriter(store, bundle.version)
@@ -54,13 +57,13 @@ class FeastSink:
         """Follow until ``stop`` is set.
 
         Raises:
-            FencedInstanceIdError: another process runs under the same instance name.
+            WorkerError: another process runs under the same instance name.
         """
         while not self.stop.is_set():
             try:
                 self._session()
-            except FencedInstanceIdError:
-                raise
+            except FencedInstanceIdError as error:
+                raise WorkerError.of(self.name, self.group) from error
             except (KafkaError, OSError) as error:
                 log.warning("sink_interrupted sink=%s error=%r", self.name, error)
                 self.stop.wait(1)

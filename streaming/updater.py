@@ -2,6 +2,7 @@
 
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 STAGES = ("query", "item")
+_STOP_S = 10
 
 
 class UpdaterError(RuntimeError):
@@ -56,7 +58,8 @@ def run_updater(
     if "item" in stages:
         members.append(Worker(ItemStage(bundle, store, config, partitions), config, stop))
     if feast_sink:
-        members.append(FeastSink(bundle, store, config, stop))
+        # Named after its stages: processes of different stages may have one instance name.
+        members.append(FeastSink(bundle, store, config, stop, "-".join(["feast", *stages])))
     failures: list[BaseException] = []
 
     def run(member: Worker | FeastSink) -> None:
@@ -67,7 +70,9 @@ def run_updater(
             failures.append(error)
             stop.set()
 
-    threads = [threading.Thread(target=run, args=(member,), name=member.name) for member in members]
+    # Daemons, since a commit to a broker that is gone waits for it without end. What it leaves behind is what a crash
+    # leaves: nothing that the next start does not put right.
+    threads = [threading.Thread(target=run, args=(member,), name=member.name, daemon=True) for member in members]
     server = None
     if config.metrics_port is not None:
         metrics.BUNDLE.labels(bundle.version).set(1)
@@ -86,8 +91,11 @@ def run_updater(
                 stop.wait()
     finally:
         stop.set()
+        deadline = time.monotonic() + _STOP_S
         for thread in threads:
-            thread.join()
+            thread.join(max(0.1, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("left_behind member=%s: it waits for the broker", thread.name)
         if server is not None:
             server.shutdown()
             server.server_close()

@@ -36,6 +36,11 @@ log = logging.getLogger(__name__)
 class WorkerError(RuntimeError):
     """A worker cannot go on. The message says why and what to do."""
 
+    @classmethod
+    def of(cls, name: str, group: str) -> "WorkerError":
+        """The error of a worker whose name was taken."""
+        return cls(f"another process works as {name} in the group {group}: give each its own instance name")
+
 
 class Worker:
     """Runs a stage until told to stop.
@@ -68,9 +73,7 @@ class Worker:
             try:
                 self._session()
             except FencedInstanceIdError as error:
-                raise WorkerError(
-                    f"another process works as {self.name} in the group {self.group}: give each its own instance name"
-                ) from error
+                raise WorkerError.of(self.name, self.group) from error
             except (KafkaError, TransactionError, TimeoutError, OSError) as error:
                 log.warning("worker_interrupted worker=%s error=%r retry_s=%.1f", self.name, error, pause)
                 self.stop.wait(pause)

@@ -1,12 +1,15 @@
 """Clicks through a real broker: every click counts once in both stages, through restarts and crashes."""
 
 import itertools
+import time
 
 import numpy as np
 import pytest
 
+from cli.broker import LocalBroker
 from feature_repo.click_event import Click
 from streaming import transactions
+from streaming.clients import create_topics
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
 from streaming.worker import WorkerError
@@ -188,3 +191,14 @@ def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(boot
         by_query, _ = truth(clicks)
         eventually(lambda: folded(bootstrap, QUERY_VECTORS, bundle) == by_query, "the second folds the clicks")
         eventually(lambda: bool(failed) or produce(bootstrap, some_clicks(1)), "the first is told")
+
+
+def test_it_stops_though_the_broker_is_gone(tmp_path, store):
+    bundle = tiny_bundle(next(VERSION))
+    with LocalBroker(tmp_path / "kafka") as broker:
+        create_topics(broker.bootstrap, 2)
+        with running(bundle, store, UpdaterConfig(bootstrap=broker.bootstrap), feast_sink=False):
+            produce(broker.bootstrap, some_clicks(5))
+            broker.kill()
+            began = time.monotonic()
+        assert time.monotonic() - began < 20
