@@ -50,8 +50,8 @@ def serve(
     faiss.omp_set_num_threads(1)
     bundle = Shelf(settings.home / "bundles").load()
     store = open_store(settings.home, settings.redis)
-    if config.category_field is None and bundle.manifest.dataset == settings.dataset:
-        with contextlib.suppress(CardError):  # a bundle serves without its card
+    with contextlib.suppress(CardError):  # a bundle serves without its card
+        if config.category_field is None and settings.card.name == bundle.manifest.dataset:
             config = config.model_copy(update={"category_field": settings.card.item.category})
     try:
         service = Service(bundle, store, settings.updater, settings.home, config)

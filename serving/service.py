@@ -188,6 +188,7 @@ class Service:
             "index": {
                 "kind": corpus.index.kind,
                 "items": len(corpus),
+                "probes": None if corpus.index.kind == "exact" else corpus.index.probes,
                 "updates": corpus.updates,
                 "rebuilding": corpus.index.rebuilding,
             },
