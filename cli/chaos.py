@@ -79,7 +79,12 @@ class Storm:
         self.broker = LocalBroker(folder / "kafka")
         self.processes: dict[str, subprocess.Popen] = {}
         self.clicks: list = []
+        self.starts: Counter[str] = Counter()
         self.sent = 0
+        self.kills = ["worker"] * worker_kills + ["broker"] * broker_kills
+        self.random.shuffle(self.kills)
+        self.moments = sorted(int(self.random.uniform(0.02, 0.98) * clicks) for _ in self.kills)
+        self.limit = self.moments[0] if self.moments else clicks
         self.failure: Exception | None = None
 
     def run(self) -> dict:
@@ -97,7 +102,7 @@ class Storm:
             for stage in STAGES:
                 for number in range(self.workers):
                     self._start(f"{stage}-{number}")
-            self._wait_until_ready()
+            self._wait_until_ready(len(self.processes))
             producer = threading.Thread(target=self._produce, daemon=True)
             producer.start()
             self._kill_at_random(producer)
@@ -119,6 +124,7 @@ class Storm:
 
     def _start(self, name: str) -> None:
         stage, number = name.split("-")
+        self.starts[name] += 1
         log = (self.folder / f"{name}.log").open("ab")
         self.processes[name] = subprocess.Popen(
             [
@@ -130,13 +136,19 @@ class Storm:
         )  # fmt: skip
         log.close()
 
-    def _wait_until_ready(self, timeout_s: float = 120) -> None:
+    def _ready(self) -> list[str]:
+        """The workers that are at work: each says so once a start."""
+        logs = {name: self.folder / f"{name}.log" for name in self.processes}
+        said = {name: f"\n{log.read_text(errors='replace')}".count("\nupdating") for name, log in logs.items()}
+        return [name for name, times in said.items() if times == self.starts[name]]
+
+    def _wait_until_ready(self, how_many: int, timeout_s: float = 180) -> list[str]:
         deadline = time.monotonic() + timeout_s
-        logs = [self.folder / f"{name}.log" for name in self.processes]
-        while not all("updating" in log.read_text(errors="replace") for log in logs):
+        while len(ready := self._ready()) < how_many:
             if time.monotonic() > deadline:
                 raise ChaosError(f"the workers are not ready after {timeout_s:.0f} s; see {self.folder}")
-            time.sleep(0.2)
+            time.sleep(0.1)
+        return ready
 
     def _produce(self) -> None:
         try:
@@ -149,7 +161,6 @@ class Storm:
         from streaming.clicks import ClickWriter
 
         writer = ClickWriter(self.broker.bootstrap, linger_ms=20)
-        begun = time.monotonic()
         pending = []
         for number, click in enumerate(self.clicks):
             pending.append(writer.send(click))
@@ -158,7 +169,9 @@ class Storm:
                     future.get(120)
                 pending.clear()
                 self.sent = number + 1
-                time.sleep(max(0.0, (number + 1) / self.rate - (time.monotonic() - begun)))
+                time.sleep(500 / self.rate)
+                while self.limit <= self.sent < self.total:
+                    time.sleep(0.01)
         writer.flush()
         for future in pending:
             future.get(120)
@@ -166,24 +179,23 @@ class Storm:
         writer.close()
 
     def _kill_at_random(self, producer: threading.Thread) -> None:
-        """Spread the kills over the stream; a killed worker is started again at once, the broker after a second."""
-        kills = ["worker"] * self.worker_kills + ["broker"] * self.broker_kills
-        self.random.shuffle(kills)
-        moments = sorted(self.random.uniform(0.02, 0.98) * self.total for _ in kills)
-        for kind, moment in zip(kills, moments, strict=True):
-            while self.sent < moment and producer.is_alive():
+        """Spread the kills over the stream. The stream waits for its victims to be at work, not for their deaths."""
+        for kind, limit in zip(self.kills, [*self.moments[1:], self.total], strict=True):
+            while self.sent < self.limit and producer.is_alive():
                 time.sleep(0.01)
-            time.sleep(self.random.uniform(0, 0.3))
+            name = self.random.choice(self._wait_until_ready(1))
+            self.limit = limit  # clicks flow again
+            time.sleep(self.random.uniform(0.05, 0.4))
             if kind == "broker":
                 self.broker.kill()
                 time.sleep(1)
                 self.broker.start()
             else:
-                name = self.random.choice(sorted(self.processes))
                 process = self.processes[name]
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 self._start(name)
+        self.limit = self.total
 
     def _wait_until_applied(self, timeout_s: float = 300) -> None:
         deadline, last, applied = time.monotonic() + timeout_s, None, None

@@ -1,5 +1,6 @@
 """``dat updater``: keep the augmented vectors and the item vectors up to the clicks."""
 
+import gc
 import logging
 import signal
 import threading
@@ -55,6 +56,9 @@ def updater(
     bundle = Shelf(settings.home / "bundles").load()
     store = open_store(settings.home, settings.redis)
     check_services(store, bundle.manifest)
+    # What was loaded stays: without this, Python's collector walks over all of it again and again as clicks come in.
+    gc.collect()
+    gc.freeze()
     try:
         create_topics(config, partitions)
         run_updater(

@@ -4,6 +4,8 @@ The window is counted in records, so whether a click repeats is a property of th
 its own: a worker that takes over a partition reads the window again.
 """
 
+from collections import OrderedDict
+
 import numpy as np
 
 from streaming.clicks import Clicks
@@ -16,7 +18,9 @@ class Recent:
 
     def __init__(self, window: int):
         self.window = window
-        self._last: dict[int, dict[str, int]] = {}  # partition → event id → offset, oldest first
+        # Partition → event id → offset, oldest first. An OrderedDict, since a plain one finds its first entry by a
+        # walk over all the gaps that deletions have left before it.
+        self._last: dict[int, OrderedDict[str, int]] = {}
 
     def repeats(self, clicks: Clicks) -> Array:
         """[N] which of some clicks, in order, repeat one before; remembers nothing."""
@@ -39,11 +43,11 @@ class Recent:
             return
         known = zip(clicks.partitions.tolist(), clicks.event_ids, clicks.offsets.tolist(), strict=True)
         for partition, event_id, offset in known:
-            last = self._last.setdefault(partition, {})
-            last.pop(event_id, None)  # so that the order stays that of the offsets
+            last = self._last.setdefault(partition, OrderedDict())
             last[event_id] = offset
-            while (oldest := next(iter(last))) and last[oldest] < offset - self.window:
-                del last[oldest]
+            last.move_to_end(event_id)  # the order stays that of the offsets
+            while last[next(iter(last))] < offset - self.window:
+                last.popitem(last=False)
 
     def forget(self, partition: int) -> None:
         """A partition that was another worker's meanwhile is read anew."""
