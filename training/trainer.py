@@ -44,7 +44,7 @@ class EpochReport:
     @property
     def collapsed(self) -> bool:
         """All items look alike: the scores are ties and the model is worthless."""
-        return self.item_rank < 1.5 or self.dead_units > 0.5 or not np.isfinite(self.loss)
+        return self.item_rank < 1.1 or self.dead_units > 0.5 or not np.isfinite(self.loss)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from training.models import MODELS, build
 from training.replay import make_replay
 from training.window import make_examples
 
-TRAINING = {"epochs": 12, "batch_size": 64, "learning_rate": 5e-3, "temperature": 5.0, "query_id_dropout": 0.5}
+TRAINING = {"epochs": 12, "batch_size": 32, "learning_rate": 6e-3, "temperature": 5.0, "query_id_dropout": 0.5}
 LEARNERS = [name for name in MODELS if not name.startswith("popularity") and name != "dat-paper"]  # which collapses
 
 

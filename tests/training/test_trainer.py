@@ -15,7 +15,7 @@ from training.trainer import Trainer, fit, health
 from training.window import make_examples
 
 SMALL = TowerConfig(embedding_dim=8, hidden=(32, 16), output_dim=8)
-CONFIG = DATConfig(tower=SMALL, batch_size=32, epochs=4, learning_rate=3e-3, temperature=5.0)
+CONFIG = DATConfig(tower=SMALL, batch_size=32, epochs=4, learning_rate=6e-3, temperature=5.0)
 
 
 @pytest.fixture(scope="module")
@@ -38,7 +38,7 @@ def train(made, **changes):
     [("point_in_time", "sampled_softmax"), ("point_in_time", "bce"), ("gradient", "bce"), ("off", "bce")],
 )
 def test_every_mode_learns_which_films_a_query_likes(more, amm, loss):
-    fitted = train(more, amm=amm, loss=loss, epochs=8)
+    fitted = train(more, amm=amm, loss=loss, epochs=12)
     assert fitted.history[-1].loss_p < fitted.history[0].loss_p
     assert not fitted.history[-1].collapsed
     liked = np.array([[int(q[1:]) % 3 == int(i[1:]) % 3 for i in more.item.ids] for q in more.query.ids])
@@ -157,7 +157,7 @@ def test_live_beats_static_for_queries_that_training_never_saw():
     log, catalogues = clicks(4_000, queries=150), profiles(150)
     known = np.array([int(name[1:]) < 100 for name in log["query_id"].to_pylist()])
     made = make_examples(log.filter(known), catalogues, CARD)
-    fitted = train(made, epochs=6)
+    fitted = train(made, epochs=10)
     rest = log.filter(~known).slice(0, 500)
     replay = make_replay(rest, catalogues, CARD, made.query, made.item, made.query_spec, made.item_spec)
     ranks = {}
