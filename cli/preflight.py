@@ -35,6 +35,8 @@ def quiet() -> None:
     logging.getLogger("kafka").setLevel(logging.CRITICAL)
     for name in ("feast", "feast.repo_config", "py4j", "jgo"):
         logging.getLogger(name).setLevel(logging.ERROR)
+    # Spark's bridge logs a Ctrl-C that it passes on as an error, with its traceback.
+    logging.getLogger().addFilter(lambda record: not record.exc_info or record.exc_info[0] is not KeyboardInterrupt)
 
 
 def check_port(port: int) -> None:

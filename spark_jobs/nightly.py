@@ -3,7 +3,7 @@
 import fcntl
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import date
 from pathlib import Path
@@ -80,9 +80,9 @@ class Night:
     def _run(self, day: date | None, again: bool) -> NightSummary:
         clock = _Clock(self.progress)
         home, card, config = self.home, self.card, self.config
-        with clock.stage("start Spark"):
-            spark = spark_session(config, home / "spark", self.jars)
-        try:
+        with ExitStack() as stack:
+            with clock.stage("start Spark"):
+                spark = stack.enter_context(spark_session(config, home / "spark", self.jars))
             clicks_folder = home / "lake" / "clicks"
             if self.log and (again or not (clicks_folder / "landing=log").exists()):
                 with clock.stage("land the log in the click lake"):
@@ -109,8 +109,6 @@ class Night:
                 with clock.stage("join features as of each click", rows) as advance:
                     training_set.join(self.store, card, span, config, folder, advance)
             offsets = _offsets(clicks, span.cut)
-        finally:
-            spark.stop()
         return self._publish(day, folder, offsets, clock)
 
     def _features(self, clicks: DataFrame, clock: "_Clock") -> dict[str, DataFrame]:

@@ -1,18 +1,23 @@
 """The Spark session that all jobs use."""
 
+import contextlib
 import os
+import signal
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from py4j.protocol import Py4JError
 from pyspark.sql import SparkSession
 
 from spark_jobs.config import NightConfig
 
 
-def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = None) -> SparkSession:
-    """A local Spark session, or the cluster's when ``spark-submit`` set a master.
+@contextmanager
+def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = None) -> Iterator[SparkSession]:
+    """A local Spark session, or the cluster's when ``spark-submit`` set a master; it stops with the context.
 
     Args:
         scratch: Folder for Spark's shuffles and warehouse.
@@ -42,7 +47,16 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
     with _stderr_to(scratch / "spark.log"):
         spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
-    return spark
+    if threading.current_thread() is threading.main_thread():
+        # PySpark's own handler calls into the JVM from within the call that it interrupts, and both fail.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        yield spark
+    finally:
+        with contextlib.suppress(
+            Py4JError, OSError
+        ):  # after an interrupted call the JVM may not answer: it ends with us
+            spark.stop()
 
 
 @contextmanager

@@ -18,9 +18,8 @@ from tests.market import FIRST_MS, write_market
 
 @pytest.fixture(scope="module")
 def spark(tmp_path_factory: pytest.TempPathFactory):
-    session = spark_session(NightConfig(), tmp_path_factory.mktemp("spark"), spark_kafka_jars())
-    yield session
-    session.stop()
+    with spark_session(NightConfig(), tmp_path_factory.mktemp("spark"), spark_kafka_jars()) as session:
+        yield session
 
 
 def _rows(spark: SparkSession, card, lake: Path) -> list[tuple]:
