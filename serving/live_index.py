@@ -172,7 +172,9 @@ class LiveIndex:
                         copied = self._vectors[part]
                     lists.add_with_ids(copied, part)
                     exact = self._merge(exact, copied, part)
-                probes = self.config.probes or fewest_probes(lists, self._queries, exact, self.config.recall)
+                lists.nprobe = probes = self.config.probes or fewest_probes(
+                    lists, self._queries, exact, self.config.recall
+                )
                 for _ in range(3):  # each pass is shorter than the one before
                     with self._lock.write():
                         touched, self._touched = self._touched, []
@@ -212,8 +214,8 @@ class LiveIndex:
             allowed[only[only < self._rows]] = True
             bitmap = faiss.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
             selector = bitmap if selector is None else faiss.IDSelectorAnd(selector, bitmap)
-        options = {} if selector is None else {"sel": selector}
-        parameters = faiss.SearchParametersIVF(nprobe=probes, **options)
+        # Making parameters costs a tenth of a search; without a filter the lists' own setting does.
+        parameters = faiss.SearchParametersIVF(nprobe=probes, sel=selector) if selector is not None else None
         scores, rows = self._lists.search(vector[None], n, params=parameters)
         found = rows[0] >= 0
         return rows[0][found], scores[0][found]
