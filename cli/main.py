@@ -19,6 +19,8 @@ VERBS = {  # verb: the module of this folder that holds it
     "bundles": "bundles",
     "evaluate": "evaluate",
     "broker": "stack",
+    "chaos": "chaos",
+    "bench": "bench",
     "test": "test",
 }
 
@@ -33,7 +35,8 @@ def build() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     for verb, module in VERBS.items():
-        app.command(verb)(getattr(importlib.import_module(f"cli.{module}"), verb))
+        found = importlib.import_module(f"cli.{module}")
+        app.command(verb, context_settings=getattr(found, "CONTEXT", None))(getattr(found, verb))
     return app
 
 

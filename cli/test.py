@@ -3,17 +3,16 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import Annotated
 
 import typer
 
+CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True}
 
-def test(
-    arguments: Annotated[
-        list[str] | None, typer.Argument(help="Passed on to pytest, after --, such as: -- -k fold")
-    ] = None,
-) -> None:
-    """Run the test suite: the whole system on a real broker, real Spark and real Feast. Java 17 is needed."""
-    root = Path(__file__).parents[1]
-    command = [sys.executable, "-m", "pytest", *(arguments or [])]
-    raise typer.Exit(subprocess.run(command, cwd=root, check=False).returncode)
+
+def test(ctx: typer.Context) -> None:
+    """Run the test suite: the whole system on a real broker, real Spark and real Feast. Java 17 is needed.
+
+    What follows goes to pytest, such as: dat test -k fold, or: dat test tests/training
+    """
+    command = [sys.executable, "-m", "pytest", *ctx.args]
+    raise typer.Exit(subprocess.run(command, cwd=Path(__file__).parents[1], check=False).returncode)
