@@ -9,7 +9,7 @@ class KafkaConnection(BaseModel):
     """How to reach a Kafka cluster. The defaults suit the local broker; the rest is for TLS and SASL."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
-    bootstrap: str
+    bootstrap: str = "127.0.0.1:9092"
     """``host:port`` of some of the brokers, separated by commas."""
     security_protocol: Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"] = "PLAINTEXT"
     ssl_cafile: str | None = None
