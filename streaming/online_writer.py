@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 _INTEGERS, _VECTORS, _STRINGS = ("clicks", "last_click", "folded"), ("counters", "a"), ("history",)
 _VIEWS = {
     "query": {
-        "query_activity": ("clicks", "counters", "last_click"),
         "query_augmented": ("a", "folded"),
         "query_history": ("history",),
+        # Last, since readers wait for its count of clicks: by then all the rest of the click is there.
+        "query_activity": ("clicks", "counters", "last_click"),
     },
     "item": {"item_activity": ("clicks", "counters", "last_click"), "item_augmented": ("a", "folded")},
 }
