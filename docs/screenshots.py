@@ -1,4 +1,4 @@
-"""The README's pictures: ``python -m benchmarks.screenshots --url http://127.0.0.1:8000 --out docs/images``.
+"""The README's pictures: ``python docs/screenshots.py --url http://127.0.0.1:8000 --out docs/images``.
 
 The page of a running service in headless Chromium, before and after a click, on a desktop and on a phone.
 """
