@@ -201,4 +201,4 @@ def test_it_stops_though_the_broker_is_gone(tmp_path, store):
             produce(broker.bootstrap, some_clicks(5))
             broker.kill()
             began = time.monotonic()
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 30

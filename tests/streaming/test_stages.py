@@ -131,7 +131,7 @@ def test_new_ids_share_the_unknown_row_and_have_their_profile(store):
     profile = encode(bundle.manifest.item, item_profiles(12), 12).take([10])
     zero = np.zeros(1, np.int64)
     fast = dense(bundle.manifest.item, profile, np.zeros((1, 3), np.float32), zero, zero, np.array([CUT_MS]))
-    expected = represent(bundle.model.item_tower, Inputs(zero, profile.codes, fast), np.zeros((1, 3, 8), np.float32))
+    expected = represent(bundle.model.item_tower, Inputs(zero, profile.codes, fast), np.zeros_like(bundle.items.a[:1]))
     np.testing.assert_allclose(side.vectors.vectors[row], expected, atol=1e-6)
 
 
