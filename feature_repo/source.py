@@ -7,6 +7,7 @@ import tempfile
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
@@ -100,7 +101,7 @@ def read_clicks(card: DatasetCard, folder: Path) -> pa.Table:
             "event_time": pc.cast(pc.round(time), pa.int64()),
         }
     )
-    position = pa.array(range(len(clicks)), pa.int64())
+    position = pa.array(np.arange(len(clicks)))
     order = pc.sort_indices(clicks.append_column("n", position), [("event_time", "ascending"), ("n", "ascending")])
     return clicks.take(order)
 
