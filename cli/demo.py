@@ -62,13 +62,13 @@ def _fresh_home(home: Path) -> None:
     Raises:
         DemoError: the folder holds something else.
     """
-    if home.is_dir() and any(home.iterdir()) and not (home / MARK).is_file():
-        raise DemoError(f"{home} is not an earlier demo's home; give another folder with --home")
     home.mkdir(parents=True, exist_ok=True)
+    found = [path for path in home.iterdir() if path.name not in (MARK, "downloads")]
+    if found and not (home / MARK).is_file():
+        raise DemoError(f"{home} is not an earlier demo's home; give another folder with --home")
     (home / MARK).touch()
-    for path in home.iterdir():
-        if path.name not in (MARK, "downloads"):
-            shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
+    for path in found:
+        shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
 def _run(

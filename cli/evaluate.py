@@ -56,7 +56,7 @@ def compare(settings, protocol: str, models: str, seeds: int, limit: int | None,
     if protocol not in ("window", "last-out", "live"):
         raise CardError(f"no protocol {protocol}; there are: window, last-out, live")
     card = settings.card
-    folder = dataset_folder(card, Path(settings.data), settings.home / "datasets")
+    folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
     clicks = read_clicks(card, folder)
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
     results: dict[str, dict] = {}
