@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -34,9 +35,13 @@ def _processes_of(folder: Path) -> list[str]:
 
 
 @pytest.mark.timeout(900)
-def test_the_whole_loop_counts_every_click_once_and_leaves_nothing_running(tmp_path: Path):
+@pytest.mark.parametrize("online", ["sqlite", "redis"])
+def test_the_whole_loop_counts_every_click_once_and_leaves_nothing_running(tmp_path: Path, online: str):
+    if online == "redis" and not shutil.which("redis-server"):
+        pytest.skip("there is no redis-server on the PATH")
     summary_file = tmp_path / "out.json"
     command, environment = _demo(tmp_path, "--once", "--clicks", "300", "--json", str(summary_file))
+    command += ["--redis"] if online == "redis" else []
     done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout + done.stderr
     summary = json.loads(summary_file.read_text())

@@ -1,5 +1,6 @@
 """The nightly job as a whole: what it publishes, and what it refuses."""
 
+from datetime import date
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,17 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
     assert offline.clicks[0] == bundle.queries.clicks[row]
     np.testing.assert_allclose(offline.a[0], bundle.queries.a[row].ravel(), rtol=1e-6)
     assert offline.bundle[0] == bundle.version
+
+
+def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path):
+    settings = market_settings(tmp_path, gate_tolerance=0.5)
+    first = run_night(settings, date(2023, 11, 18), progress=Silent())
+    second = run_night(settings, date(2023, 11, 19), log=True, progress=Silent())
+    shelf = Shelf(settings.home / "bundles")
+    assert second.gate.verdict == "published" and "the bundle in service has" in second.gate.reason
+    assert shelf.manifest(second.bundle).lineage["parent"] == first.bundle
+    assert shelf.versions() == [first.bundle, second.bundle] and shelf.current() == second.bundle
+    assert set(shelf.load(first.bundle).items.ids) <= set(shelf.load(second.bundle).items.ids)
 
 
 @pytest.fixture(scope="module")
