@@ -134,22 +134,26 @@ class Worker:
             if isinstance(error.__cause__, FencedInstanceIdError):
                 raise error.__cause__ from error
             if isinstance(error.__cause__, ProducerFencedError):
-                self._check_membership(list(offsets))
+                self._check_membership(offsets | _firsts(records))
             self._recover(records, offsets, outcome)
         else:
             self._done(outcome)
 
-    def _check_membership(self, partitions: list[TopicPartition]) -> None:
+    def _check_membership(self, begun: dict[TopicPartition, int]) -> None:
         """Find out whether a process of the same name has taken this worker's place.
 
         The transactional id alone cannot tell: whoever asks for it last has it, and two such processes would take it
         from each other for ever. Committing what is committed already changes nothing, but Kafka checks the member.
+        Where nothing is committed yet, that is the offset at which this worker has ``begun``.
 
         Raises:
             FencedInstanceIdError: it has.
         """
-        committed = {p: self._consumer.committed(p) for p in partitions}
-        same = {p: OffsetAndMetadata(offset, "", -1) for p, offset in committed.items() if offset is not None}
+        committed = {partition: self._consumer.committed(partition) for partition in begun}
+        same = {
+            partition: OffsetAndMetadata(begun[partition] if offset is None else offset, "", -1)
+            for partition, offset in committed.items()
+        }
         with contextlib.suppress(CommitFailedError):  # only a rebalance
             self._consumer.commit(same)
 
@@ -178,10 +182,7 @@ class Worker:
         if all(done):
             self._done(outcome)
         elif not any(done):
-            first = {}
-            for record in records:
-                first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
-            self._seek(first)
+            self._seek(_firsts(records))
         else:  # some partitions went to another worker meanwhile
             self._partitions.ready.difference_update(offsets)
             self._partitions.new.update(set(offsets) & self._consumer.assignment())
@@ -216,3 +217,11 @@ class Worker:
                 self._consumer.resume(partition)
         log.info("restored worker=%s partitions=%s rows=%d", self.name, sorted(accounted), rows)
         self.ready.set()
+
+
+def _firsts(records: list) -> dict[TopicPartition, int]:
+    """The offset of the first record of each partition."""
+    first: dict[TopicPartition, int] = {}
+    for record in records:
+        first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+    return first
