@@ -34,6 +34,14 @@ def _processes_of(folder: Path) -> list[str]:
     return found
 
 
+def _left_running(folder: Path) -> list[str]:
+    """What still runs ten seconds after the command: Spark's JVM needs one or two to notice that it is alone."""
+    deadline = time.monotonic() + 10
+    while (found := _processes_of(folder)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return found
+
+
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("online", ["sqlite", "redis"])
 def test_the_whole_loop_counts_every_click_once_and_leaves_nothing_running(tmp_path: Path, online: str):
@@ -51,7 +59,7 @@ def test_the_whole_loop_counts_every_click_once_and_leaves_nothing_running(tmp_p
     assert 0 < summary["freshness_ms"]["p50"] <= summary["freshness_ms"]["p99"] < 20_000
     assert set(summary["versions"]) == {"kafka", "spark", "feast", "torch", "faiss"}
     assert "live against static" in done.stdout
-    assert _processes_of(tmp_path) == []
+    assert _left_running(tmp_path) == []
 
 
 @pytest.mark.timeout(900)
@@ -74,7 +82,7 @@ def test_ctrl_c_leaves_no_process_and_no_half_written_bundle(tmp_path: Path, sta
         rest = running.stdout.read()
         assert running.wait(60) == 130, rest
     assert "Traceback" not in rest
-    assert _processes_of(tmp_path) == []
+    assert _left_running(tmp_path) == []
     bundles = tmp_path / "home" / "bundles"
     for bundle in bundles.glob("*") if bundles.is_dir() else []:
         assert (bundle / "manifest.json").is_file()
