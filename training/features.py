@@ -5,7 +5,7 @@ codes, standardised numbers, times. The fast part, activity and age, depends on 
 :func:`dense` from O(1) state. Both are plain arrays, so that the trainer, the stream and the service share them.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -176,8 +176,3 @@ def dense(spec: InputSpec, profile: Profile, counters: Array, clicks: Array, las
         ],
         axis=1,
     )
-
-
-def tower_features(service_features: Iterable[str]) -> list[str]:
-    """Feature names in one order, to compare a bundle's feature service with the registered one."""
-    return sorted(service_features)
