@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from training.amm import ranks_within
+from training.amm import compose, ranks_within
 
 Array = np.ndarray
 
@@ -52,13 +52,7 @@ def activity(
     previous = np.where(first, last_ms[key], np.r_[0, latest[:-1]][:size])
     keep = np.exp2(-(latest - previous)[:, None] / half_lives)
     add = np.exp2(-(latest - times)[:, None] / half_lives)
-    reach = 1
-    while reach <= rank.max(initial=0):
-        rows = np.flatnonzero(rank >= reach)
-        # The right-hand sides are computed whole before they are stored, so each reads the previous pass.
-        add[rows] = keep[rows] * add[rows - reach] + add[rows]
-        keep[rows] = keep[rows] * keep[rows - reach]
-        reach *= 2
+    keep, add = compose(keep, add, rank)
     inclusive = keep * counters[key] + add
     shifted = np.where(first[:, None], counters[key], np.concatenate([inclusive[:1], inclusive[:-1]]))
     before, before_last = np.empty_like(shifted), np.empty_like(previous)

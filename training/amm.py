@@ -39,6 +39,26 @@ def ranks_within(groups: Array) -> Array:
     return ranks
 
 
+def compose(keep: Array, add: Array, rank: Array) -> tuple[Array, Array]:
+    """Compose the affine maps ``x → keep·x + add`` of each key's clicks, from its first up to each: a segmented scan.
+
+    Args:
+        keep, add: [N, …] in order of key, then of click.
+        rank: [N] how many clicks of the same key come before: its run of rows starts at rank 0.
+
+    ``log2(longest run)`` passes over the arrays.
+    """
+    keep, add = keep.copy(), add.copy()
+    reach = 1
+    while reach <= rank.max(initial=0):
+        rows = np.flatnonzero(rank >= reach)
+        # The right-hand sides are computed whole before they are stored, so each reads the previous pass.
+        add[rows] = keep[rows] * add[rows - reach] + add[rows]
+        keep[rows] = keep[rows] * keep[rows - reach]
+        reach *= 2
+    return keep, add
+
+
 def fold(state: Array, clicks: Array, groups: Array, targets: Array, memories: tuple[float, ...]) -> Folded:
     """Fold a batch of clicks, in order within a key, into augmented vectors: eq. 2's SGD step, one click at a time.
 
@@ -58,13 +78,7 @@ def fold(state: Array, clicks: Array, groups: Array, targets: Array, memories: t
     eta = steps(clicks[key] + rank, memories)[:, :, None]
     keep = 1.0 - eta  # [N, M, 1]
     add = eta * targets[order][:, None, :]  # [N, M, d]
-    reach = 1
-    while reach <= rank.max(initial=0):
-        rows = np.flatnonzero(rank >= reach)
-        # The right-hand sides are computed whole before they are stored, so each reads the previous pass.
-        add[rows] = keep[rows] * add[rows - reach] + add[rows]
-        keep[rows] = keep[rows] * keep[rows - reach]
-        reach *= 2
+    keep, add = compose(keep, add, rank)
     inclusive = keep * state[key] + add
     before_sorted = state[key].copy()
     later = np.flatnonzero(rank > 0)
