@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+from typing import NoReturn
 
 import typer
 from rich.console import Console
@@ -48,14 +49,29 @@ def main() -> None:
     try:
         build()(prog_name="dat")
     except KeyboardInterrupt:
-        Console(stderr=True).print("\nstopped")
-        sys.exit(130)
+        _stopped()
     except Exception as error:
+        if interrupted(error):
+            _stopped()
         sentence = explain(error)
         if sentence is None:
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]dat:[/] {sentence}")
         sys.exit(1)
+
+
+def _stopped() -> NoReturn:
+    Console(stderr=True).print("\nstopped")
+    sys.exit(130)
+
+
+def interrupted(error: BaseException | None) -> bool:
+    """Whether an error is what Ctrl-C left behind: libraries that tidy up on the way out may fail at it, and their error
+    takes the interrupt's place (Spark's, when its JVM no longer answers).
+    """
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__cause__ or error.__context__
+    return error is not None
 
 
 def explain(error: BaseException) -> str | None:

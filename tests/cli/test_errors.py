@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import interrupted
 from tests.market import write_market
 
 
@@ -107,3 +108,14 @@ def tiny_disk(tmp_path: Path):
 def test_a_full_disk(tiny_disk: Path):
     done = run("demo", "--once", "--home", str(tiny_disk / "home"), "--port", "0")
     assert "MB free and 500 MB are needed" in sentence(done)
+
+
+def test_an_error_of_a_library_that_tidies_up_after_ctrl_c_counts_as_ctrl_c():
+    try:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise ConnectionError("the other side is gone")
+    except ConnectionError as error:
+        assert interrupted(error)
+    assert not interrupted(ConnectionError("the other side is gone"))
