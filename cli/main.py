@@ -66,8 +66,8 @@ def _stopped() -> NoReturn:
 
 
 def interrupted(error: BaseException | None) -> bool:
-    """Whether an error is what Ctrl-C left behind: libraries that tidy up on the way out may fail at it, and their error
-    takes the interrupt's place (Spark's, when its JVM no longer answers).
+    """Whether an error is what Ctrl-C left behind: a library that tidies up on the way out may fail at it, and its
+    error then takes the interrupt's place (Spark's, when its JVM no longer answers).
     """
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__cause__ or error.__context__

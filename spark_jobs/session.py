@@ -1,6 +1,7 @@
 """The Spark session that all jobs use."""
 
 import contextlib
+import logging
 import os
 import signal
 import sys
@@ -47,6 +48,8 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
     with _stderr_to(scratch / "spark.log"):
         spark = builder.getOrCreate()
     spark.sparkContext.setLogLevel("ERROR")
+    # What fails is raised to us; py4j also logs it, with a traceback for every call that Ctrl-C interrupts.
+    logging.getLogger("py4j").setLevel(logging.CRITICAL)
     if threading.current_thread() is threading.main_thread():
         # PySpark's own handler calls into the JVM from within the call that it interrupts, and both fail.
         signal.signal(signal.SIGINT, signal.default_int_handler)
