@@ -2,13 +2,15 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from training import losses
+from training import checkpoint, losses
 from training.augmented import AugmentedTable
 from training.bundle import Bundle, SideTable
 from training.config import DATConfig
@@ -18,6 +20,7 @@ from training.features import Inputs, InputSpec
 from training.optimiser import Optimiser
 from training.towers import Tower
 from training.warm_start import warm_start
+from training.workers import ALONE, Workers
 
 Array = np.ndarray
 HEALTH_SAMPLE = 4096  # items whose vectors are looked at for collapse after each epoch
@@ -75,10 +78,17 @@ def health(vectors: Array) -> tuple[float, float]:
 
 
 class Trainer:
-    """One run of training. The tables hold a_u and a_v: by replay in ``point_in_time``, else as sparse parameters."""
+    """One run of training. The tables hold a_u and a_v: by replay in ``point_in_time``, else as sparse parameters.
 
-    def __init__(self, examples: Examples, query: State, item: State, model: DAT, config: DATConfig):
+    Args:
+        workers: The processes that train together, each with the same examples.
+    """
+
+    def __init__(
+        self, examples: Examples, query: State, item: State, model: DAT, config: DATConfig, workers: Workers = ALONE
+    ):
         self.examples, self.query, self.item, self.model, self.config = examples, query, item, model, config
+        self.workers = workers
         self.random = torch.Generator().manual_seed(config.seed)
         self.dim = config.tower.output_dim
         parameters = nn.ModuleDict({"model": model})
@@ -88,7 +98,7 @@ class Trainer:
                 parameters[side] = nn.Embedding(size + 1, width, sparse=True)
                 nn.init.zeros_(parameters[side].weight)
         self.parameters = parameters
-        self.optimiser = Optimiser(parameters, config.learning_rate)
+        self.optimiser = Optimiser(parameters, config.learning_rate, workers)
         positives, negatives = len(examples), examples.candidates - 1
         frequency = np.bincount(examples.item_rows[:, 0], minlength=len(item)) / max(positives, 1)
         self.log_expected = torch.from_numpy(np.log(frequency + negatives / len(item) + 1e-12).astype(np.float32))
@@ -116,22 +126,59 @@ class Trainer:
             totals.append(self.step(slice(start, min(start + size, len(self.examples)))))
         return np.mean(totals, axis=0).tolist()
 
+    def run(
+        self, on_epoch: Callable[[EpochReport], None] = lambda report: None, file: Path | None = None
+    ) -> list[EpochReport]:
+        """All epochs, or those that are missing in the checkpoint ``file``, which is written after each."""
+        found = checkpoint.load(file) if file else None
+        history = [EpochReport(**report) for report in found["history"]] if found else []
+        if found:
+            self.restore(found)
+        for report in history:
+            on_epoch(report)
+        for epoch in range(len(history) + 1, self.config.epochs + 1):
+            started = time.perf_counter()
+            parts = self.epoch()
+            history.append(EpochReport(epoch, *parts, *self.item_health(), time.perf_counter() - started))
+            if file and self.workers.rank == 0:
+                checkpoint.save(file, self.state() | {"history": [asdict(report) for report in history]})
+            on_epoch(history[-1])
+        return history
+
+    def state(self) -> dict[str, Any]:
+        """All that the next epoch depends on; the augmented tables begin empty in each."""
+        return {
+            "parameters": self.parameters.state_dict(),
+            "optimiser": self.optimiser.state(),
+            "random": self.random.get_state(),
+            "done": self.done,
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        self.parameters.load_state_dict(state["parameters"])
+        self.optimiser.restore(state["optimiser"])
+        self.random.set_state(state["random"])
+        self.done = state["done"]
+
     def step(self, rows: slice) -> list[float]:
         """Train on one batch of consecutive examples."""
         examples, config, width = self.examples, self.config, self.examples.candidates
         query = _slice(examples.query, rows.start, rows.stop)
         item = _slice(examples.item, rows.start * width, rows.stop * width)
-        size = len(query)
+        size, gather = len(query), self.workers.gather
+        mine, mine_v = self.workers.share(size), self.workers.share(size * width)
         rows_u, rows_v = torch.from_numpy(query.rows), torch.from_numpy(item.rows)
         if config.amm == "gradient":
-            a_u, a_v = self.parameters["a_u"](rows_u), self.parameters["a_v"](rows_v)
+            a_u = gather(self.parameters["a_u"](rows_u[mine]), size)
+            a_v = gather(self.parameters["a_v"](rows_v[mine_v]), len(item))
         elif config.amm == "point_in_time":
             before_u, before_v = self._replay(query, item.take(np.arange(0, len(item), width)), item.rows)
             a_u, a_v = torch.from_numpy(before_u), torch.from_numpy(before_v)
         else:
             a_u, a_v = torch.zeros(size, 0), torch.zeros(len(item), 0)
-        p_u = self._forward(self.model.query_tower, query, a_u, config.query_id_dropout)
-        p_v = self._forward(self.model.item_tower, item, a_v, config.item_id_dropout).view(size, width, -1)
+        p_u = gather(self._forward(self.model.query_tower, query, a_u, config.query_id_dropout, mine), size)
+        p_v = gather(self._forward(self.model.item_tower, item, a_v, config.item_id_dropout, mine_v), len(item))
+        p_v = p_v.view(size, width, -1)
         item_rows = torch.from_numpy(examples.item_rows[rows])
         if config.loss == "bce":
             loss_p = losses.binary_cross_entropy(p_u, p_v, item_rows >= 0, config.temperature)
@@ -151,10 +198,11 @@ class Trainer:
         self.optimiser.step(loss)
         return [float(part.detach()) for part in (loss, loss_p, loss_u, loss_v, loss_ca)]
 
-    def _forward(self, tower: Tower, inputs: Inputs, augmented: Tensor, id_dropout: float) -> Tensor:
+    def _forward(self, tower: Tower, inputs: Inputs, augmented: Tensor, id_dropout: float, mine: slice) -> Tensor:
         rows = torch.from_numpy(inputs.rows)
-        rows = rows * (torch.rand(len(rows), generator=self.random) >= id_dropout)
-        return tower(rows, torch.from_numpy(inputs.codes).long(), torch.from_numpy(inputs.dense), augmented)
+        rows = rows * (torch.rand(len(rows), generator=self.random) >= id_dropout)  # all rows': the same everywhere
+        codes, dense = torch.from_numpy(inputs.codes[mine]).long(), torch.from_numpy(inputs.dense[mine])
+        return tower(rows[mine], codes, dense, augmented[mine])
 
     def _replay(self, query: Inputs, positive: Inputs, candidates: Array | None = None) -> tuple[Array, Array]:
         """Fold a batch of positives; what a_u held before each, and a_v of the candidates as of the batch's start.
@@ -216,6 +264,26 @@ def _slice(inputs: Inputs, start: int, stop: int) -> Inputs:
     return Inputs(inputs.rows[start:stop], inputs.codes[start:stop], inputs.dense[start:stop])
 
 
+def make_trainer(
+    examples: Examples,
+    query: State,
+    item: State,
+    query_spec: InputSpec,
+    item_spec: InputSpec,
+    config: DATConfig,
+    initial: Bundle | None = None,
+    workers: Workers = ALONE,
+) -> Trainer:
+    """A trainer before its first epoch; the arguments are those of :func:`fit`."""
+    torch.manual_seed(config.seed)
+    model = DAT(len(query), len(item), query_spec, item_spec, config)
+    model.query_tower.standardise(torch.from_numpy(examples.query.dense))
+    model.item_tower.standardise(torch.from_numpy(examples.item.dense))
+    if initial is not None:
+        warm_start(model, query.ids, item.ids, query_spec, item_spec, initial)
+    return Trainer(examples, query, item, model, config, workers)
+
+
 def fit(
     examples: Examples,
     query: State,
@@ -226,6 +294,7 @@ def fit(
     initial: Bundle | None = None,
     on_epoch: Callable[[EpochReport], None] = lambda report: None,
     cut_ms: int | None = None,
+    checkpoint_file: Path | None = None,
 ) -> Fitted:
     """Train DAT on a window of examples.
 
@@ -236,22 +305,13 @@ def fit(
             they lie in another space, and have absorbed clicks of this window.
         on_epoch: Called after each epoch.
         cut_ms: The moment of the vectors in the result; the last example's by default.
+        checkpoint_file: Written after each epoch. Where it exists, left by a run with the same arguments, training goes
+            on from there and ends in the same result.
     """
-    torch.manual_seed(config.seed)
-    model = DAT(len(query), len(item), query_spec, item_spec, config)
-    model.query_tower.standardise(torch.from_numpy(examples.query.dense))
-    model.item_tower.standardise(torch.from_numpy(examples.item.dense))
-    if initial is not None:
-        warm_start(model, query.ids, item.ids, query_spec, item_spec, initial)
-    trainer = Trainer(examples, query, item, model, config)
-    history = []
-    for epoch in range(1, config.epochs + 1):
-        started = time.perf_counter()
-        parts = trainer.epoch()
-        history.append(EpochReport(epoch, *parts, *trainer.item_health(), time.perf_counter() - started))
-        on_epoch(history[-1])
+    trainer = make_trainer(examples, query, item, query_spec, item_spec, config, initial)
+    history = trainer.run(on_epoch, checkpoint_file)
     trainer.settle()
-    model.eval()
+    model = trainer.model.eval()
     cut = int(examples.event_time[-1]) if cut_ms is None else cut_ms
     queries = trainer.side_table(query, model.query_tower, query_spec, trainer.a_u, cut)
     items = trainer.side_table(item, model.item_tower, item_spec, trainer.a_v, cut)
