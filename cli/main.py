@@ -4,6 +4,7 @@ import importlib
 import os
 import signal
 import sys
+import threading
 from typing import NoReturn
 
 import typer
@@ -43,35 +44,29 @@ def build() -> typer.Typer:
 
 def main() -> None:
     """Run a verb. What a person can mend ends in one sentence and a status that is not 0; bugs keep their traceback."""
+    interrupted = threading.Event()
+
+    def interrupt(*_: object) -> NoReturn:
+        interrupted.set()
+        raise KeyboardInterrupt
+
     # Also where a script has put the command in the background, whose children ignore Ctrl-C; and SIGTERM is the same.
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGINT, interrupt)
+    signal.signal(signal.SIGTERM, interrupt)
     try:
         build()(prog_name="dat")
-    except KeyboardInterrupt:
-        _stopped()
-    except Exception as error:
-        if interrupted(error):
-            _stopped()
+    except SystemExit:
+        raise
+    except BaseException as error:
+        # Libraries that are interrupted half-way raise errors of their own in its place: Spark's, Arrow's, pydantic's.
+        if interrupted.is_set():
+            Console(stderr=True).print("\nstopped")
+            sys.exit(130)
         sentence = explain(error)
         if sentence is None:
             raise
         Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]dat:[/] {sentence}")
         sys.exit(1)
-
-
-def _stopped() -> NoReturn:
-    Console(stderr=True).print("\nstopped")
-    sys.exit(130)
-
-
-def interrupted(error: BaseException | None) -> bool:
-    """Whether an error is what Ctrl-C left behind: a library that tidies up on the way out may fail at it, and its
-    error then takes the interrupt's place (Spark's, when its JVM no longer answers).
-    """
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__cause__ or error.__context__
-    return error is not None
 
 
 def explain(error: BaseException) -> str | None:

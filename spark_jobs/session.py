@@ -3,10 +3,9 @@
 import contextlib
 import logging
 import os
-import signal
 import sys
-import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,14 +44,13 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
     if jars:
         builder = builder.config("spark.jars", ",".join(str(jar) for jar in jars))
     scratch.mkdir(parents=True, exist_ok=True)
-    with _stderr_to(scratch / "spark.log"):
-        spark = builder.getOrCreate()
+    # Not in the main thread: there Ctrl-C would leave a half-started JVM that never ends, and PySpark would put its own
+    # handler in place of ours, which calls into the JVM from within the call that it interrupts.
+    with _stderr_to(scratch / "spark.log"), ThreadPoolExecutor(1, "start-spark") as starter:
+        spark = starter.submit(builder.getOrCreate).result()
     spark.sparkContext.setLogLevel("ERROR")
     # What fails is raised to us; py4j also logs it, with a traceback for every call that Ctrl-C interrupts.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
-    if threading.current_thread() is threading.main_thread():
-        # PySpark's own handler calls into the JVM from within the call that it interrupts, and both fail.
-        signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         yield spark
     finally:

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from cli.main import interrupted
 from tests.market import write_market
 
 
@@ -110,12 +109,19 @@ def test_a_full_disk(tiny_disk: Path):
     assert "MB free and 500 MB are needed" in sentence(done)
 
 
-def test_an_error_of_a_library_that_tidies_up_after_ctrl_c_counts_as_ctrl_c():
+def test_an_error_that_a_library_makes_of_ctrl_c_ends_like_ctrl_c():
+    program = """
+import os, signal, cli.main
+
+def verb(prog_name):
     try:
-        try:
-            raise KeyboardInterrupt
-        finally:
-            raise ConnectionError("the other side is gone")
-    except ConnectionError as error:
-        assert interrupted(error)
-    assert not interrupted(ConnectionError("the other side is gone"))
+        os.kill(os.getpid(), signal.SIGINT)
+    except KeyboardInterrupt:
+        raise ConnectionError("the other side is gone") from None
+
+cli.main.build = lambda: verb
+cli.main.main()
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 130
+    assert done.stderr.strip() == "stopped"
