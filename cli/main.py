@@ -16,6 +16,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 VERBS = {  # verb: the module of this folder that holds it
     "demo": "demo",
     "nightly": "nightly",
+    "lake": "lake",
     "updater": "updater",
     "serve": "serve",
     "bundles": "bundles",

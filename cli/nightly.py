@@ -56,7 +56,7 @@ def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = Tru
 
     java()
     if kafka:
-        _reach_kafka(settings)
+        reach_kafka(settings)
     card = settings.card
     store = open_store(settings.home, settings.redis)
     register(store, card, settings.home)
@@ -77,7 +77,7 @@ class KafkaAway(RuntimeError):
     """Kafka does not answer. The message says where, and what to do."""
 
 
-def _reach_kafka(settings: Settings) -> None:
+def reach_kafka(settings: Settings) -> None:
     """Make sure that the topics exist, before Spark waits for them for minutes.
 
     Raises:

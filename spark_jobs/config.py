@@ -1,8 +1,47 @@
 """What the night can be told."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.config import DATConfig
+
+
+class NegativeMix(BaseModel):
+    """What share of the negatives is drawn how; the shares are relative to their sum."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    uniform: float = Field(default=1.0, ge=0)
+    """Every item that exists, equally (the paper)."""
+    popular: float = Field(default=0.0, ge=0)
+    """By clicks in the window, to the power below."""
+    category: float = Field(default=0.0, ge=0)
+    """Hard ones: items of the positive's own category, equally."""
+    popularity_power: float = Field(default=0.75, gt=0, le=1)
+
+    @property
+    def total(self) -> float:
+        return self.uniform + self.popular + self.category
+
+    @model_validator(mode="after")
+    def _some(self) -> "NegativeMix":
+        if not self.total:
+            raise ValueError("give at least one kind of negatives a share above 0")
+        return self
+
+
+class Rules(BaseModel):
+    """Thresholds of the checks that stop a night before it trains."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+    max_invalid: float = Field(default=0.01, ge=0, le=1)
+    """Share of a log's clicks that may lack an id or a time; these are left out."""
+    min_day: float = Field(default=0.05, ge=0, le=1)
+    """Clicks that each day of the window must have, as a share of its mean day; 0: days may be missing."""
+    max_item_share: float = Field(default=0.5, gt=0, le=1)
+    """Share of a day's clicks that one item may have."""
+    min_known_items: float = Field(default=0.5, ge=0, le=1)
+    """Share of the window's clicks whose item the catalogue must have, where the card names one."""
+    max_drift: float = Field(default=2.0, gt=0)
+    """How far the shares of the categories may move from the last set's, as a population stability index."""
 
 
 class NightConfig(BaseModel):
@@ -12,8 +51,11 @@ class NightConfig(BaseModel):
 
     window_days: int | None = Field(default=None, ge=1)
     """Days to train on; None: what the dataset card says (ten, as in the paper)."""
+    lake_batch: int = Field(default=2_000_000, ge=1)
+    """Kafka records landed at a time, which bounds the memory that a backlog takes."""
     negatives: int = Field(default=4, ge=1)
     """S: negatives for each positive (paper, section 2.3)."""
+    negative_mix: NegativeMix = NegativeMix()
     seed: int = 0
     """Seed of the negative sampling; the model's own is in ``model``."""
     join_rows: int = Field(default=2_000_000, ge=1_000)
@@ -22,6 +64,7 @@ class NightConfig(BaseModel):
     """Local Spark's threads, or ``*`` for all."""
     driver_memory: str = "3g"
     keep_bundles: int = Field(default=5, ge=1)
+    rules: Rules = Rules()
     gate_tolerance: float = Field(default=0.05, ge=0, lt=1)
     """A new bundle may be worse than the one in service on the newest day by this share of HR@100."""
     gate_coverage: float = Field(default=0.5, ge=0, le=1)

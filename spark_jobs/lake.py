@@ -2,11 +2,17 @@
 
 ``lake/clicks/landing=<name>/date=<YYYY-MM-DD>/*.parquet``, where a date is the first of a card's day. A landing (an
 import of log files, or one micro-batch of the Kafka topic) replaces its own folder whole, so that landing it again
-changes nothing. Late clicks lie under the day of their event. Readers drop an event that landed twice.
+changes nothing, and holds each event once. Late clicks lie under the day of their event. A date that several landings
+share is compacted into one by :func:`compact`; until then readers drop an event that landed twice.
 """
 
+import re
+import shutil
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.errors import StreamingQueryException
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
@@ -15,9 +21,14 @@ from feature_repo.card import CardError, DatasetCard
 from feature_repo.click_event import EARLIEST_MS, LATEST_MS
 from feature_repo.source import UNIT_MS
 from spark_jobs.days import day_column
+from spark_jobs.lock import only_one
 from spark_jobs.tables import replace
 
 COLUMNS = ("event_id", "query_id", "item_id", "event_time", "partition", "offset")
+
+
+class LakeError(RuntimeError):
+    """The click lake cannot be used as it is. The message says why and what to do."""
 
 
 def _valid(clicks: DataFrame) -> DataFrame:
@@ -56,24 +67,40 @@ def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
     )
 
 
+def _once(clicks: DataFrame, *within: str) -> DataFrame:
+    """Each event once. Which row of it is kept must not depend on the order of reading: the greatest, so that one that
+    knows its place in Kafka goes before one that does not (null sorts first).
+    """
+    once = clicks.groupBy(*within, "event_id").agg(F.max(F.struct(*COLUMNS[1:])).alias("click"))
+    return once.select(*within, "event_id", "click.*")
+
+
 def land(clicks: DataFrame, card: DatasetCard, lake: Path, landing: str) -> None:
     """Write a landing's valid clicks by event date, in place of what it wrote before."""
 
     def write(folder: Path) -> None:
         dated = _valid(clicks).withColumn("date", day_column(card, F.col("event_time")))
-        by_date = dated.repartition("date").sortWithinPartitions("date", "event_time", "event_id")
+        by_date = _once(dated, "date").repartition("date").sortWithinPartitions("date", "event_time", "event_id")
         by_date.write.partitionBy("date").parquet(str(folder))
 
     replace(lake / f"landing={landing}", write)
 
 
 def land_kafka(
-    spark: SparkSession, card: DatasetCard, bootstrap: str, topic: str, lake: Path, checkpoint: Path
-) -> None:
+    spark: SparkSession, card: DatasetCard, bootstrap: str, topic: str, lake: Path, checkpoint: Path,
+    every: str | None = None, at_most: int = 2_000_000,
+) -> None:  # fmt: skip
     """Land what has arrived on the click topic since the last time: exactly once, over restarts.
 
     The checkpoint numbers the micro-batches and fixes their offsets before they are read; a batch that is run again
     after a crash has the same number and replaces its own landing.
+
+    Args:
+        every: Stay, and land what is new this often (``1 minute``); None: land what there is, and return.
+        at_most: Records in one micro-batch, which bounds the memory that a backlog takes.
+
+    Raises:
+        LakeError: Kafka no longer has what comes next, or cannot be read.
     """
     schema = T.StructType(
         [T.StructField(name, T.StringType()) for name in ("event_id", "query_id", "item_id")]
@@ -85,6 +112,7 @@ def land_kafka(
         .option("kafka.isolation.level", "read_committed")
         .option("subscribe", topic)
         .option("startingOffsets", "earliest")
+        .option("maxOffsetsPerTrigger", at_most)
         .load()
     )
     parsed = stream.select(F.from_json(F.col("value").cast("string"), schema).alias("click"), "partition", "offset")
@@ -93,27 +121,120 @@ def land_kafka(
     def write(batch: DataFrame, number: int) -> None:
         land(batch, card, lake, f"kafka-{number:09d}")
 
+    trigger = {"processingTime": every} if every else {"availableNow": True}
     query = (
-        flat.writeStream.foreachBatch(write)
-        .option("checkpointLocation", str(checkpoint))
-        .trigger(availableNow=True)
-        .start()
+        flat.writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint)).trigger(**trigger).start()
     )
-    query.awaitTermination()
+    try:
+        query.awaitTermination()
+    except StreamingQueryException as error:
+        raise LakeError(
+            f"the topic {topic} at {bootstrap} could not be landed: {str(error).splitlines()[0]}"
+        ) from error
+    finally:
+        query.stop()
 
 
-def read_lake(spark: SparkSession, card: DatasetCard, lake: Path, until_ms: int | None = None) -> DataFrame:
-    """All clicks before ``until_ms``, each event once, whatever landed it: columns ``COLUMNS``.
+def land_new(
+    spark: SparkSession, card: DatasetCard, home: Path, bootstrap: str, topic: str, every: str | None = None,
+    at_most: int = 2_000_000,
+) -> bool:  # fmt: skip
+    """:func:`land_kafka` into a home's lake, then :func:`compact`; one process at a time.
+
+    Returns:
+        Whether it was ours to do: False where another process lands the topic already (``dat lake --follow``).
+    """
+    lake = home / "lake" / "clicks"
+    with only_one(home / "lake" / "lock") as ours:
+        if ours:
+            land_kafka(spark, card, bootstrap, topic, lake, home / "lake" / "checkpoint", every, at_most)
+            compact(spark, lake)
+    return ours
+
+
+def compact(spark: SparkSession, lake: Path) -> int:
+    """Make one sorted landing of every date that several share; returns how many dates that were.
+
+    The new landing has a name of its own and appears whole; only then are the date's older ones deleted. A crash in
+    between leaves events that landed twice, which readers drop and the next compaction removes.
+    """
+    crowded = {date: landings for date, landings in _landings(lake).items() if len(landings) > 1}
+    numbers = [int(found[1]) for path in lake.glob("landing=*") if (found := re.fullmatch(_COMPACTED, path.name))]
+    target = lake / f"landing=compacted-{max(numbers, default=0) + 1:06d}"
+    for date, landings in sorted(crowded.items()):
+        once = _once(_read(spark, [lake / landing / date for landing in landings]))
+        final = target / date
+        replace(
+            final,
+            lambda folder, once=once: (
+                once.coalesce(1).sortWithinPartitions("event_time", "event_id").write.parquet(str(folder))
+            ),
+        )
+        for landing in landings:
+            shutil.rmtree(lake / landing / date)
+            if not any((lake / landing).glob("date=*")):
+                shutil.rmtree(lake / landing)
+    return len(crowded)
+
+
+_COMPACTED = r"landing=compacted-(\d+)"
+
+
+def _landings(lake: Path) -> dict[str, list[str]]:
+    """The landings of each date: ``{"date=2023-11-15": ["landing=log", …]}``."""
+    found: dict[str, list[str]] = {}
+    for path in sorted(lake.glob("landing=*/date=*")):
+        found.setdefault(path.name, []).append(path.parent.name)
+    return found
+
+
+def dates(lake: Path) -> list[str]:
+    """The dates that have clicks, ``YYYY-MM-DD``, in order."""
+    return sorted(date.removeprefix("date=") for date in _landings(lake))
+
+
+def _read(spark: SparkSession, folders: list[Path]) -> DataFrame:
+    # The schema is given: Spark would take it from any one file, and read a column that others lack as null.
+    return spark.read.schema(_SCHEMA).parquet(*map(str, folders))
+
+
+_SCHEMA = "event_id string, query_id string, item_id string, event_time long, partition int, offset long"
+
+
+def check_files(lake: Path) -> None:
+    """Look at the end of every file, which Parquet writes last.
 
     Raises:
-        CardError: nothing has landed.
+        LakeError: a file is cut off or is not Parquet, or lacks a column.
     """
-    if not any(lake.glob("landing=*/date=*")):
+    for file in sorted(lake.glob("landing=*/date=*/*.parquet")):
+        try:
+            have = pq.read_schema(file).names
+        except (pa.ArrowInvalid, OSError) as error:
+            raise LakeError(
+                f"{file} is damaged ({str(error).splitlines()[0]}); delete it and land its clicks again"
+            ) from None
+        missing = [name for name in COLUMNS if name not in have]
+        if missing:
+            raise LakeError(f"{file} lacks the column {', '.join(missing)}; it has: {', '.join(have)}")
+
+
+def read_lake(spark: SparkSession, card: DatasetCard, lake: Path) -> DataFrame:
+    """All clicks, each event once, whatever landed it: columns ``COLUMNS``.
+
+    Only dates that several landings share are searched for events that landed twice.
+
+    Raises:
+        CardError: nothing has landed. LakeError: a file is damaged.
+    """
+    landings = _landings(lake)
+    if not landings:
         raise CardError(f"the click lake {lake} is empty; land a log first: dat nightly --data NAME")
-    clicks = spark.read.parquet(str(lake))
-    if until_ms is not None:
-        clicks = clicks.where((F.col("date") <= day_column(card, F.lit(until_ms))) & (F.col("event_time") < until_ms))
-    # max over whole rows: which of two landings of an event is kept must not depend on the order of reading, and one
-    # that knows its place in Kafka (null sorts first) goes before one that does not.
-    once = clicks.groupBy("event_id").agg(F.max(F.struct(*COLUMNS[1:])).alias("click"))
-    return once.select("event_id", "click.*")
+    check_files(lake)
+    alone = [lake / names[0] / date for date, names in landings.items() if len(names) == 1]
+    shared = [lake / name / date for date, names in landings.items() if len(names) > 1 for name in names]
+    parts = [_read(spark, alone)] if alone else []
+    if shared:
+        dated = _read(spark, shared).withColumn("date", day_column(card, F.col("event_time")))
+        parts.append(_once(dated, "date").drop("date"))
+    return parts[0].unionByName(parts[1]) if len(parts) == 2 else parts[0]

@@ -89,9 +89,7 @@ class Night:
                     lake.land(lake.read_log(spark, card, self.log), card, clicks_folder, "log")
             if self.bootstrap and self.topic:
                 with clock.stage("land new clicks from Kafka"):
-                    lake.land_kafka(
-                        spark, card, self.bootstrap, self.topic, clicks_folder, home / "lake" / "checkpoint"
-                    )
+                    lake.land_new(spark, card, home, self.bootstrap, self.topic, at_most=config.lake_batch)
             clicks = lake.read_lake(spark, card, clicks_folder).persist()
             day = day or latest(card, clicks.agg(F.max("event_time")).first()[0])
             span = window(card, day, config.window_days or card.window_days)

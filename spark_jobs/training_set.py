@@ -50,10 +50,10 @@ def sample(
     def write(staging: Path) -> None:
         before = clicks.where(F.col("event_time") < window.cut)
         in_window = before.where(F.col("event_time") >= window.start)
-        items = corpus(before, profiles["item"], card, window.cut)
+        items = corpus(before, profiles["item"], card, window.start, window.cut)
         items.coalesce(1).write.parquet(str(staging / "corpus"))
-        positives = with_negatives(in_window, staging / "corpus", config.negatives, config.seed)
-        positives.drop("item_id").orderBy("event_time", "event_id").write.parquet(str(staging / "positives"))
+        positives = with_negatives(in_window, staging / "corpus", config.negatives, config.negative_mix, config.seed)
+        positives.orderBy("event_time", "event_id").write.parquet(str(staging / "positives"))
         test = clicks.where(F.col("event_time").between(window.cut, window.end - 1))
         columns = ("event_id", "query_id", "item_id", "event_time")
         test.select(*columns).orderBy("event_time", "event_id").write.parquet(str(staging / "test"))

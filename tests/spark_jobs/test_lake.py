@@ -1,8 +1,14 @@
 """The click lake: whatever lands twice counts once."""
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 
+import pyarrow.parquet as pq
 import pytest
 from kafka import KafkaProducer
 from kafka.admin import KafkaAdminClient, NewTopic
@@ -11,8 +17,9 @@ from pyspark.sql import SparkSession
 from cli.nightly import spark_kafka_jars
 from feature_repo.card import load_card
 from spark_jobs.config import NightConfig
-from spark_jobs.lake import land, land_kafka, read_lake, read_log
+from spark_jobs.lake import LakeError, compact, land, land_kafka, read_lake, read_log
 from spark_jobs.session import spark_session
+from streaming.topics import CLICKS
 from tests.market import FIRST_MS, write_market
 
 
@@ -78,3 +85,87 @@ def test_an_event_that_both_a_log_and_kafka_have_counts_once_and_keeps_its_offse
     land(spark.createDataFrame([("e", "u1", "s1", FIRST_MS, None, None)], fields), card, lake, "log")
     land(spark.createDataFrame([("e", "u1", "s1", FIRST_MS, 0, 7)], fields), card, lake, "kafka-0")
     assert _rows(spark, card, lake) == [("e", "u1", "s1", FIRST_MS, 7)]
+
+
+FIELDS = "event_id string, query_id string, item_id string, event_time long, partition int, offset long"
+
+
+def _land(spark, card, lake: Path, landing: str, numbers: list[int]) -> None:
+    rows = [(f"e{n}", "u1", f"s{n}", FIRST_MS + n * card.day_ms // 4, 0, n) for n in numbers]
+    land(spark.createDataFrame(rows, FIELDS), card, lake, landing)
+
+
+def test_compaction_leaves_one_landing_a_day_and_every_click_once_wherever_it_was_interrupted(
+    spark, tmp_path: Path, monkeypatch
+):
+    card = load_card(write_market(tmp_path))
+    lake = tmp_path / "lake"
+    for number, events in enumerate(([0, 1, 4], [1, 2, 5], [3, 9])):
+        _land(spark, card, lake, f"kafka-{number}", events)
+    before = _rows(spark, card, lake)
+    assert [row[0] for row in before] == ["e0", "e1", "e2", "e3", "e4", "e5", "e9"]
+
+    def fails(path, **_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:  # the new landing is there, and no old one is gone
+        patch.setattr("spark_jobs.lake.shutil.rmtree", fails)
+        with pytest.raises(KeyboardInterrupt):
+            compact(spark, lake)
+    assert _rows(spark, card, lake) == before
+    assert compact(spark, lake) == 2
+    assert _rows(spark, card, lake) == before
+    files = {path.parent: path for path in lake.glob("landing=*/date=*/*.parquet")}
+    assert len({path.name for path in files}) == len(files) == 3, "a day is one file"
+    assert compact(spark, lake) == 0
+    _land(spark, card, lake, "kafka-1", [1, 2, 5])  # a micro-batch that was compacted away is run again
+    assert _rows(spark, card, lake) == before
+
+
+def test_a_file_that_is_cut_off_or_lacks_a_column_is_named(spark, tmp_path: Path):
+    card = load_card(write_market(tmp_path))
+    lake = tmp_path / "lake"
+    _land(spark, card, lake, "kafka-0", [0, 1])
+    file = next(lake.glob("landing=*/date=*/*.parquet"))
+    whole = file.read_bytes()
+    file.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(LakeError, match=f"{file.name} is damaged.*land its clicks again"):
+        read_lake(spark, card, lake)
+    file.write_bytes(whole)
+    pq.write_table(pq.read_table(file, partitioning=None).rename_columns({"item_id": "product_id"}), file)
+    with pytest.raises(LakeError, match="lacks the column item_id"):
+        read_lake(spark, card, lake)
+
+
+def _dat_lake(home: Path, card: Path, bootstrap: str, *options: str) -> subprocess.Popen:
+    command = [sys.executable, "-m", "cli", "lake", "--data", str(card), "--home", str(home)]
+    environment = os.environ | {"DAT_NIGHT__LAKE_BATCH": "100", "DAT_NIGHT__CORES": "2"}
+    return subprocess.Popen([*command, "--bootstrap", bootstrap, *options], env=environment, start_new_session=True)
+
+
+def _wait_for_landings(process: subprocess.Popen, lake: Path, count: int) -> None:
+    deadline = time.monotonic() + 240
+    while len(list(lake.glob("landing=*"))) < count:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def test_a_follower_that_is_killed_in_the_middle_loses_no_click_and_lands_none_twice(spark, tmp_path, bootstrap):
+    card_file = write_market(tmp_path)
+    card, home = load_card(card_file), tmp_path / "home"
+    lake = home / "lake" / "clicks"
+    _send(bootstrap, CLICKS, [_click(n, FIRST_MS + n * 300_000) for n in range(600)])
+    process = _dat_lake(home, card_file, bootstrap, "--follow", "--every", "1 second")
+    try:
+        _wait_for_landings(process, lake, 2)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        assert 2 <= len(list(lake.glob("landing=*"))) < 6, "the kill should fall in the middle"
+        process = _dat_lake(home, card_file, bootstrap)
+        assert process.wait(300) == 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+    assert [row[0] for row in _rows(spark, card, lake)] == sorted(f"e{n}" for n in range(600))
+    assert all(len(list(lake.glob(f"landing=*/{path.name}"))) == 1 for path in lake.glob("landing=*/date=*"))

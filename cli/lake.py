@@ -1,0 +1,48 @@
+"""``dat lake``: land clicks from Kafka, at once or as they come."""
+
+from typing import Annotated
+
+import typer
+
+from cli.progress import TerminalProgress, console
+from cli.settings import Bootstrap, Data, Home, claim_home, load_settings
+
+
+def lake(
+    data: Data = None,
+    home: Home = None,
+    bootstrap: Bootstrap = None,
+    follow: Annotated[bool, typer.Option("--follow", help="Stay, and land new clicks as they come.")] = False,
+    every: Annotated[str, typer.Option(help="How often, with --follow: a number and a unit.")] = "1 minute",
+) -> None:
+    """Land the clicks that have arrived on Kafka since the last time as Parquet by event day, each exactly once.
+
+    The nightly job does so itself. With --follow this process stays and lands them all day, and the night uses what it
+    has landed. It ends on Ctrl-C; after that, or after a crash, the next one goes on where it was.
+    """
+    from cli.preflight import check_disk, quiet
+
+    settings = load_settings(home=home, dataset=data, bootstrap=bootstrap)
+    claim_home(settings)
+    check_disk(settings.home)
+    quiet()
+    from cli.broker import java
+    from cli.nightly import reach_kafka, spark_kafka_jars
+    from spark_jobs.lake import LakeError, dates, land_new
+    from spark_jobs.session import spark_session
+    from streaming.topics import CLICKS
+
+    java()
+    reach_kafka(settings)
+    root, where, progress = settings.home.absolute(), settings.updater.bootstrap, TerminalProgress()
+    with spark_session(settings.night, root / "spark", spark_kafka_jars()) as spark:
+        if follow:
+            console.print(f"landing clicks from {where} every {every}")
+        with progress.stage("land clicks from Kafka"):
+            ours = land_new(
+                spark, settings.card, root, where, CLICKS, every if follow else None, settings.night.lake_batch
+            )
+        if not ours:
+            raise LakeError(f"another process lands clicks into {root / 'lake'}; end it first")
+        landed = dates(root / "lake" / "clicks")
+    console.print(f"the lake has clicks of {len(landed)} days, to {landed[-1]}" if landed else "the lake is empty")
