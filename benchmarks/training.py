@@ -1,0 +1,165 @@
+"""How fast training is: examples a second beside the same two-tower in torch-rechub and RecBole, and how that scales.
+
+    python -m benchmarks.training --json training.json
+
+One example is a pair of a query and a candidate: 256 positives with 4 negatives each are 1,280. DAT runs its full loss
+(augmented vectors by replay, sampled softmax, category alignment); the peers run their DSSM by their own trainers on
+the same pairs, batch and sizes, with fewer inputs: two ids and a category each side. ``*_bare``: a peer's model and
+optimiser without its loader. ``epoch_s``: seconds an epoch while the tables grow and the clicks stay the same.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+BATCH, NEGATIVES, KINDS = 256, 4, 200
+PEERS = Path(__file__).with_name("training_peers.txt")
+GROWTH = (1, 10, 100)
+
+Array = np.ndarray
+
+
+def training(
+    clicks: Annotated[int, typer.Option(min=2_560)] = 25_600,
+    queries: Annotated[int, typer.Option(min=100)] = 285_000,
+    items: Annotated[int, typer.Option(min=100)] = 35_000,
+    threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
+    seconds: Annotated[int, typer.Option(min=1, help="At least so long for each peer.")] = 10,
+    peers: Annotated[bool, typer.Option(help="Make an environment with both peers and measure them, too.")] = True,
+    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+) -> None:
+    """Measure training on made-up clicks of a skewed distribution."""
+    import torch
+
+    torch.set_num_threads(threads)
+    result: dict = {
+        "clicks": clicks, "queries": queries, "items": items, "batch": BATCH, "negatives": NEGATIVES,
+        "threads": threads, "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
+    }  # fmt: skip
+    log = made_up_log(clicks, queries, items)
+    for name, settings in (("dat", {}), ("dat_gradient", {"amm": "gradient", "memories": (0.1,), "loss": "bce"})):
+        result[name] = round(clicks * (1 + NEGATIVES) / epoch_seconds(log, queries, items, **settings))
+    if peers:
+        result |= measure_peers(log, queries, items, threads, seconds)
+        named = [result["torch_rechub"], result["recbole"]]
+        result["times_the_faster_peer"] = round(result["dat"] / max(named), 1)
+    # The tables grow a hundredfold up to ten times those above; the same ids are clicked, spread over the larger table.
+    small = made_up_log(clicks, queries // 10, items // 10)
+    result["epoch_s"] = grown(small, queries // 10, items // 10)
+    result["epoch_at_100_times_the_ids"] = round(result["epoch_s"]["100"] / result["epoch_s"]["1"], 2)
+    print(json.dumps(result, indent=2))
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2))
+
+
+def made_up_log(clicks: int, queries: int, items: int, seed: int = 0) -> dict[str, Array]:
+    """Rows of queries [R] and candidates [R, 1+S], and the category of each query and item."""
+    rng = np.random.default_rng(seed)
+    return {
+        "query": (queries * rng.random(clicks) ** 2).astype(np.int64),
+        "item": np.concatenate(
+            [
+                (items * rng.random((clicks, 1)) ** 3).astype(np.int64),
+                rng.integers(0, items, (clicks, NEGATIVES)),
+            ],
+            axis=1,
+        ),
+        "query_kind": rng.integers(0, KINDS, queries),
+        "item_kind": (KINDS * rng.random(items) ** 2).astype(np.int64),
+    }
+
+
+def training_arrays(log: dict[str, Array], queries: int, items: int, spread: int = 1):
+    """The log as the trainer takes it, each id at ``spread`` times its row of tables that many times as large."""
+    from training.examples import Examples, State
+    from training.features import CategoryField, Inputs, InputSpec, Profile
+
+    rng = np.random.default_rng(1)
+    names = [f"kind-{kind:03d}" for kind in range(KINDS)]
+    field = CategoryField(name="kind", slots=1, offset=1, values=names)
+    spec = InputSpec(categories=[field], numbers=[], times=[], half_lives_ms=(3_600_000, 86_400_000))
+    states, inputs = {}, {}
+    for side, size in (("query", queries), ("item", items)):
+        n = size * spread
+        kinds = np.zeros(n, np.int64)
+        kinds[::spread] = log[f"{side}_kind"]
+        codes = (kinds + 2).astype(np.int32)[:, None]
+        profile = Profile(codes, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64))
+        nothing = np.zeros(n, np.int64)
+        counters, history = np.zeros((n, 2), np.float32), np.empty((n, 0), np.int32)
+        states[side] = State([""] * n, profile, nothing, counters, nothing, history, kinds + 1)
+        rows = log[side].ravel() * spread
+        dense = rng.random((len(rows), spec.dense_width), np.float32)
+        inputs[side] = Inputs(rows + 1, codes[rows], dense)
+    time_ms = np.arange(len(log["query"])) * 1000
+    examples = Examples(log["query"] * spread, log["item"] * spread, time_ms, inputs["query"], inputs["item"])
+    return examples, states["query"], states["item"], spec
+
+
+def make_trainer(log: dict[str, Array], queries: int, items: int, spread: int = 1, **settings):
+    """A trainer at the paper's sizes, ready for its first step."""
+    import torch
+
+    from training.config import DATConfig
+    from training.dat import DAT
+    from training.trainer import Trainer
+
+    config = DATConfig(batch_size=BATCH, **settings)
+    examples, query, item, spec = training_arrays(log, queries, items, spread)
+    torch.manual_seed(0)
+    model = DAT(len(query), len(item), spec, spec, config)
+    return Trainer(examples, query, item, model, config)
+
+
+def epoch_seconds(log: dict[str, Array], queries: int, items: int, spread: int = 1, **settings) -> float:
+    """Seconds of an epoch: the better of two, after a first one that warms up."""
+    trainer = make_trainer(log, queries, items, spread, **settings)
+    trainer.epoch()
+    return min(timed(trainer.epoch) for _ in range(2))
+
+
+def timed(run) -> float:
+    started = time.perf_counter()
+    run()
+    return time.perf_counter() - started
+
+
+def grown(log: dict[str, Array], queries: int, items: int) -> dict[str, float]:
+    """Seconds an epoch by how many times as large the tables are: in turns, so that a busy moment hits all sizes."""
+    trainers = {times: make_trainer(log, queries, items, times) for times in GROWTH}
+    for trainer in trainers.values():
+        trainer.epoch()
+    best = dict.fromkeys(GROWTH, np.inf)
+    for _ in range(3):
+        for times, trainer in trainers.items():
+            best[times] = min(best[times], timed(trainer.epoch))
+    return {str(times): round(seconds, 3) for times, seconds in best.items()}
+
+
+def measure_peers(log: dict[str, Array], queries: int, items: int, threads: int, seconds: int) -> dict[str, float]:
+    """Examples a second of both peers, in an environment of their own."""
+    with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
+        folder = Path(scratch)
+        uv = [sys.executable, "-m", "uv"]
+        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
+        python = folder / "venv" / "bin" / "python"
+        subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(PEERS)], check=True)
+        np.savez(folder / "log.npz", **log)
+        script = Path(__file__).with_name("_training_peers.py")
+        command = [python, script, folder, str(queries), str(items), str(threads), str(seconds), str(BATCH)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
+        if done.returncode:
+            raise RuntimeError(f"the peers failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+        return json.loads((folder / "peers.json").read_text())
+
+
+if __name__ == "__main__":
+    typer.run(training)
