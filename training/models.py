@@ -1,5 +1,8 @@
 """The models of a comparison, by name: DAT, its ablations, and its rivals."""
 
+import inspect
+from typing import Any
+
 from training.config import PAPER, DATConfig
 from training.examples import TrainingSet
 from training.live import LiveDAT, StaticDAT
@@ -35,15 +38,20 @@ DATS: dict[str, DATConfig] = {
 MODELS = (*DATS, "wals", *ENCODERS, *DETERMINISTIC)
 
 
-def build(name: str, seed: int = 0, **training: float) -> Retriever:
+def dat_config(name: str, seed: int = 0, **training: Any) -> DATConfig:
+    """The configuration of one of :data:`DATS` with some settings changed; ``tower`` may be a dictionary."""
+    return DATConfig.model_validate({**DATS[name].model_dump(), **training, "seed": seed})
+
+
+def build(name: str, seed: int = 0, **training: Any) -> Retriever:
     """A fresh model.
 
     Args:
         name: One of :data:`MODELS`.
-        training: Settings such as ``epochs`` or ``batch_size``, for the models that have them.
+        training: Settings such as ``epochs`` or ``batch_size``. WALS, ItemCF and popularity take those that are theirs.
     """
     if name in DATS:
-        return DATRetriever(DATS[name].model_copy(update={**training, "seed": seed}))
+        return DATRetriever(dat_config(name, seed, **training))
     if name in ENCODERS:
         from training.fm import FM
         from training.mind import MIND
@@ -56,11 +64,16 @@ def build(name: str, seed: int = 0, **training: float) -> Retriever:
     if name == "wals":
         from training.wals import WALS
 
-        return WALS(seed=seed)
+        return WALS(seed=seed, **_own(WALS, training))
     if name == "item-cf":
         from training.item_cf import ItemCF
 
-        return ItemCF()
+        return ItemCF(**_own(ItemCF, training))
     from training.popularity import Popularity
 
     return Popularity(3_600_000 if name == "popularity-hour" else None)
+
+
+def _own(kind: type, training: dict[str, Any]) -> dict[str, Any]:
+    """Those of the settings that a model's constructor has."""
+    return {name: value for name, value in training.items() if name in inspect.signature(kind).parameters}

@@ -18,6 +18,10 @@ LIVE_SHARE = 0.1
 SPAN_MS = 1_000_000  # of a log that has only positions, once its queries' sequences are laid side by side
 
 
+class ProtocolError(ValueError):
+    """A log is too short for the way it should be cut."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One training window and the clicks to predict.
@@ -61,6 +65,12 @@ def make_trial(
         train, test = _by_time(clicks, card, protocol)
         if tuning:
             train, test = _by_time(train, card, protocol)
+    for part, name in ((train, "to learn from"), (test, "to predict")):
+        if not len(part):
+            raise ProtocolError(
+                f"the protocol {protocol} leaves no clicks {name} of the {len(clicks):,} of '{card.name}'"
+                f"{' for tuning' if tuning else ''}; give more clicks, another --protocol, or another `day` in the card"
+            )
     test = test.slice(0, limit)
     window = make_examples(train, profiles, card, negatives, seed)
     replay = make_replay(test, profiles, card, window.query, window.item, window.query_spec, window.item_spec)
@@ -73,6 +83,8 @@ def _by_time(clicks: pa.Table, card: DatasetCard, protocol: Protocol) -> tuple[p
     if protocol == "live" and card.day_ms != 86_400_000:
         at = round(len(clicks) * (1 - LIVE_SHARE))
         return clicks.slice(0, at), clicks.slice(at)
+    if not len(clicks):
+        return clicks, clicks
     second = 1_000  # the last click's own second belongs to the last day
     cut = clicks["event_time"][-1].as_py() + second - card.day_ms
     before, after = split_at(clicks, cut)

@@ -1,0 +1,139 @@
+"""One run of one model with one seed, and the journal that remembers finished runs, so that nothing is done twice."""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel
+
+from feature_repo.card import DatasetCard
+from training.evaluation import Report, measure, report
+from training.models import DATS, DETERMINISTIC, build, dat_config
+from training.protocols import Protocol, Trial, make_trial
+
+Array = np.ndarray
+Stage = Callable[[str], AbstractContextManager[Any]]
+"""Shows that something is under way, by name, until it is left."""
+
+
+class Variant(BaseModel):
+    """A model with settings other than its own. ``negatives`` is S, which belongs to the training set."""
+
+    label: str
+    model: str
+    settings: dict[str, Any] = {}
+    negatives: int = 4
+
+    @property
+    def seeds_differ(self) -> bool:
+        return self.model not in DETERMINISTIC
+
+
+class Run(BaseModel):
+    """What one run found. collapsed: the model's own watch over its item vectors said so after the last epoch."""
+
+    report: Report
+    seed: int
+    seconds: float
+    collapsed: bool = False
+
+
+@dataclass
+class Setup:
+    """A log and how it is asked. ``limit``: only the first so many test clicks."""
+
+    clicks: pa.Table
+    profiles: dict[str, pa.Table]
+    card: DatasetCard
+    protocol: Protocol
+    limit: int | None = None
+    _made: dict[tuple, Trial] = field(default_factory=dict)
+
+    def trial(self, seed: int, negatives: int = 4, tuning: bool = False) -> Trial:
+        """The training window and test clicks; ``tuning`` cuts one step earlier and never sees the test clicks."""
+        key = (seed, negatives, tuning)
+        if key not in self._made:
+            self._made.clear()  # one at a time: a trial is the largest thing in memory
+            self._made[key] = make_trial(
+                self.clicks, self.profiles, self.card, self.protocol, negatives, seed, self.limit, tuning
+            )
+        return self._made[key]
+
+    @property
+    def identity(self) -> list:
+        """What makes results of two setups comparable."""
+        return [self.card.name, self.protocol, self.limit, len(self.clicks)]
+
+
+class Journal:
+    """Finished runs in ``runs.jsonl``, one a line, and the rank of every test click of each in ``ranks/``."""
+
+    def __init__(self, folder: Path):
+        self.folder, self.file = folder, folder / "runs.jsonl"
+        (folder / "ranks").mkdir(parents=True, exist_ok=True)
+        self.runs: dict[str, Run] = {}
+        lines = self.file.read_text().splitlines() if self.file.is_file() else []
+        for line in lines:
+            try:
+                held = json.loads(line)
+            except json.JSONDecodeError:
+                continue  # the line that was being written when the process ended: that run is done again
+            self.runs[held["key"]] = Run.model_validate(held["run"])
+
+    def ranks(self, key: str) -> Array:
+        """[N] the rank of each test click."""
+        return np.load(self.folder / "ranks" / f"{key}.npy")
+
+    def put(self, key: str, about: dict, run: Run, ranks: Array) -> None:
+        np.save(self.folder / "ranks" / f"{key}.npy", ranks)
+        whole = not self.file.is_file() or self.file.read_bytes().endswith(b"\n")
+        with self.file.open("a") as file:
+            line = json.dumps({"key": key, **about, "run": run.model_dump()})
+            file.write(("" if whole else "\n") + line + "\n")
+        self.runs[key] = run
+
+
+def key_of(setup: Setup, variant: Variant, seed: int) -> str:
+    """A name for the run that changes with all that it depends on but the code."""
+    settings = variant.settings
+    if variant.model in DATS:
+        settings = dat_config(variant.model, seed, **settings).model_dump()
+    made_from = [setup.identity, variant.model, settings, variant.negatives, seed if variant.seeds_differ else 0]
+    return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def run(trial: Trial, variant: Variant, seed: int) -> tuple[Run, Array]:
+    """Fit and measure once: the run, and the rank of each test click [N]."""
+    started = time.perf_counter()
+    model = build(variant.model, seed, **variant.settings)
+    model.fit(trial.window)
+    found = measure(model.scorer(trial.replay, trial.live), trial.replay, trial.filter_seen)
+    epochs = getattr(getattr(model, "fitted", None), "history", [])
+    collapsed = bool(epochs) and epochs[-1].collapsed
+    seconds = time.perf_counter() - started
+    return Run(report=report(found, trial.replay), seed=seed, seconds=seconds, collapsed=collapsed), found
+
+
+def run_all(
+    setup: Setup, journal: Journal, variants: list[Variant], seeds: int, stage: Stage
+) -> dict[str, list[tuple[Run, Array]]]:
+    """Every variant with every seed, those that the journal holds from there: by label, in order of seed."""
+    results: dict[str, list[tuple[Run, Array]]] = {variant.label: [] for variant in variants}
+    for seed in range(seeds):
+        for variant in sorted(variants, key=lambda variant: variant.negatives):
+            if seed and not variant.seeds_differ:
+                continue
+            key = key_of(setup, variant, seed)
+            if key not in journal.runs:
+                with stage(f"{variant.label}, seed {seed}"):
+                    found, ranks = run(setup.trial(seed, variant.negatives), variant, seed)
+                journal.put(key, {"label": variant.label, "variant": variant.model_dump()}, found, ranks)
+            results[variant.label].append((journal.runs[key], journal.ranks(key)))
+    return results
