@@ -75,10 +75,10 @@ def create_app(service: Service) -> FastAPI:
                 future.cancel()
             raise
 
-    def to_ask(query_id: str, options: schemas.RetrieveOptions, wait: int | None = None, timeout_ms: int = 0) -> Ask:
+    def to_ask(query_id: str, options: schemas.RetrieveOptions, **more) -> Ask:
         return Ask(
             query_id=query_id, n=options.n, at_ms=options.at, exclude_seen=options.exclude_seen,
-            category=options.category, wait_for_clicks=wait, timeout_s=timeout_ms / 1000, details=options.details,
+            category=options.category, details=options.details, **more,
         )  # fmt: skip
 
     @app.get("/v1/retrieve", response_model=schemas.RetrieveOut, tags=["retrieval"])
@@ -100,13 +100,15 @@ def create_app(service: Service) -> FastAPI:
     ) -> Response:
         """One query's top N. With `wait_for_clicks` it is held until that many clicks count (read your writes)."""
         options = schemas.RetrieveOptions(n=n, at=at, exclude_seen=exclude_seen, category=category, details=details)
-        (answer,) = await ask([to_ask(query_id, options, wait_for_clicks, timeout_ms)])
+        waits = {"wait_for_clicks": wait_for_clicks, "timeout_s": timeout_ms / 1000}
+        (answer,) = await ask([to_ask(query_id, options, **waits)])
         return Response(_ANSWER.dump_json(answer), media_type="application/json")
 
     @app.post("/v1/retrieve", response_model=schemas.BatchOut, tags=["retrieval"])
     async def retrieve_batch(body: schemas.BatchIn) -> Response:
         """The top N of up to 100 queries, in their order."""
-        answers = await ask([to_ask(query_id, body) for query_id in body.query_ids])
+        allow = None if body.allow is None else tuple(body.allow)
+        answers = await ask([to_ask(query_id, body, allow=allow) for query_id in body.query_ids])
         return Response(_ANSWERS.dump_json({"answers": answers}), media_type="application/json")
 
     @app.post("/v1/clicks", response_model=schemas.ClickOut, status_code=202, tags=["clicks"])

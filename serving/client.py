@@ -59,7 +59,7 @@ class Client:
         return RetrieveOut.model_validate_json(self._call("GET", "/v1/retrieve", timeout, params=params))
 
     def retrieve_many(self, query_ids: list[str], n: int = 100, **options: Any) -> list[RetrieveOut]:
-        """The top n of up to 100 queries, in their order; raises as :meth:`retrieve`."""
+        """The top n of up to 100 queries, in their order; ``allow``: only these items. Raises as :meth:`retrieve`."""
         body = {"query_ids": query_ids, "n": n, **_given(options)}
         found = self._call("POST", "/v1/retrieve", self._timeout_s, json=body)
         return BatchOut.model_validate_json(found).answers

@@ -18,14 +18,16 @@ class IndexConfig(_Frozen):
     lists: int | None = Field(default=None, ge=1)
     """Inverted lists; by default the power of two nearest to 4·√n."""
     recall: float = Field(default=0.985, gt=0, le=1)
-    """What inverted lists promise: the share of the exact top 100 that they find. After every (re)build, as few lists
-    are visited as reach it on the bundle's own queries."""
+    """What inverted lists promise: the share of the exact top 100 that they find. As few lists are visited as reach it
+    on the bundle's own queries, measured after every (re)build and every ``calibrate_after``."""
     probes: int | None = Field(default=None, ge=1)
     """Lists that a search visits, instead of what ``recall`` asks for."""
     write_batch: int = Field(default=256, ge=1)
     """Rows written at a time. A search waits for at most one such batch, about a millisecond."""
     rebuild_after: float = Field(default=0.5, gt=0)
     """Centroids age: once this share of the corpus has been rewritten or added, lists are rebuilt in the background."""
+    calibrate_after: float = Field(default=0.1, gt=0)
+    """Once this share of the corpus has been rewritten or added, recall is measured anew in the background."""
     train_per_list: int = Field(default=40, ge=1)
     """Vectors per list that k-means learns from."""
 

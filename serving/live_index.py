@@ -6,7 +6,9 @@ old vector findable, while IVFFlat with a hashtable direct map takes a row out b
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, nullcontext
+from mmap import mmap
 
 import faiss
 import numpy as np
@@ -38,12 +40,13 @@ class LiveIndex:
         """Start with rows 0…n−1 of ``vectors`` [n, d] float32, for instance a bundle's.
 
         Args:
+            vectors: Copied; of a file that is mapped into memory, only what is written to.
             queries: [Q, d] typical queries, on a sample of which lists are calibrated to the recall that is promised.
         """
         self.config = config or IndexConfig()
         self._queries = None if queries is None else sample(queries, _QUERIES)
         self.probes = self.config.probes or _PROBES
-        self._vectors = np.array(vectors, np.float32, order="C")
+        self._vectors = _own(vectors)
         self._alive = np.ones(len(vectors), bool)
         self._rows = len(vectors)  # rows handed out; the matrix may be longer
         self._size = len(vectors)
@@ -51,6 +54,7 @@ class LiveIndex:
         self._rebuilding = threading.Lock()
         self._touched: list[Array] | None = None  # rows written since a rebuild began
         self._written = 0  # rows written since the lists were built
+        self._calibrated = 0  # of them, those that had been written at the last calibration
         self._built_for = 0
         self._lists: faiss.IndexIVFFlat | None = None
         self._thread: threading.Thread | None = None
@@ -67,6 +71,11 @@ class LiveIndex:
     @property
     def kind(self) -> str:
         return "exact" if self._lists is None else "ivf"
+
+    @property
+    def lists(self) -> faiss.IndexIVFFlat | None:
+        """The Faiss index that is searched now; None while search is exact. To look at: it has no lock."""
+        return self._lists
 
     @property
     def rebuilding(self) -> bool:
@@ -166,15 +175,11 @@ class LiveIndex:
                     alive = np.flatnonzero(self._alive[: self._rows])
                     written = self._written
                 lists, exact = self._train(alive), None
-                for at in range(0, len(alive), _COPY):
-                    part = alive[at : at + _COPY]
-                    with self._lock.read():
-                        copied = self._vectors[part]
+                for part, copied in self._copies(alive):
                     lists.add_with_ids(copied, part)
                     exact = self._merge(exact, copied, part)
-                lists.nprobe = probes = self.config.probes or fewest_probes(
-                    lists, self._queries, exact, self.config.recall
-                )
+                probes = self.config.probes or fewest_probes(lists, self._queries, exact, self.config.recall)
+                lists.nprobe = probes
                 for _ in range(3):  # each pass is shorter than the one before
                     with self._lock.write():
                         touched, self._touched = self._touched, []
@@ -183,9 +188,32 @@ class LiveIndex:
                     self._bring_over(lists, self._touched, lock=False)
                     self._lists, self.probes = lists, probes
                     self._written -= written
+                    self._calibrated = 0
                     self._built_for = self._size
             finally:
                 self._touched = None
+
+    def calibrate(self) -> None:
+        """Find anew how many lists must be visited: rows that move away from the centroids they were listed under are
+        found later. Searches and updates go on meanwhile.
+        """
+        with self._rebuilding:
+            written, exact = self._written, None
+            for part, copied in self._copies(self.rows()):
+                exact = self._merge(exact, copied, part)
+            lists = self._lists
+            probes = fewest_probes(lists, self._queries, exact, self.config.recall, self._lock.read)
+            with self._lock.write():
+                lists.nprobe = self.probes = probes
+                self._calibrated = written
+
+    def _copies(self, rows: Array) -> Iterator[tuple[Array, Array]]:
+        """Some rows and copies of their current vectors at a time."""
+        for at in range(0, len(rows), _COPY):
+            part = rows[at : at + _COPY]
+            with self._lock.read():
+                copied = self._vectors[part]
+            yield part, copied
 
     # The parts below are called with the lock held.
 
@@ -241,12 +269,21 @@ class LiveIndex:
         return self.config.kind == "ivf" and self._size > 0
 
     def _rebuild_if_due(self) -> None:
-        due = self._lists is None or self._written > self.config.rebuild_after * max(self._built_for, 1)
-        if not due or self.rebuilding or not self._wants_lists():
+        if not self._wants_lists() or (self._thread is not None and self._thread.is_alive()):
             return
-        if self._thread is None or not self._thread.is_alive():
-            self._thread = threading.Thread(target=self.rebuild, name="index-rebuild", daemon=True)
-            self._thread.start()
+        share = self._written / max(self._built_for, 1)
+        if self._lists is None or share > self.config.rebuild_after:
+            work = self.rebuild
+        elif self._calibrates and share - self._calibrated / self._built_for > self.config.calibrate_after:
+            work = self.calibrate
+        else:
+            return
+        self._thread = threading.Thread(target=work, name="index-rebuild", daemon=True)
+        self._thread.start()
+
+    @property
+    def _calibrates(self) -> bool:
+        return self._queries is not None and self.config.probes is None
 
     def _train(self, rows: Array) -> faiss.IndexIVFFlat:
         count = min(self.config.lists or list_count(len(rows)), max(1, len(rows)))
@@ -283,6 +320,13 @@ class LiveIndex:
         lists.add_with_ids(np.ascontiguousarray(vectors[alive]), rows[alive])
 
 
+def _own(vectors: Array) -> Array:
+    """A float32 array to write to without changing the caller's; a mapped file is mapped once more, copy on write."""
+    if isinstance(getattr(vectors, "base", None), mmap) and vectors.dtype == np.float32:  # not for a part of one
+        return np.memmap(vectors.filename, np.float32, "c", vectors.offset, vectors.shape)
+    return np.array(vectors, np.float32, order="C")
+
+
 def sample(rows: Array, most: int) -> Array:
     """At most so many of some rows, always the same ones."""
     if len(rows) <= most:
@@ -291,16 +335,27 @@ def sample(rows: Array, most: int) -> Array:
 
 
 def fewest_probes(
-    lists: faiss.IndexIVFFlat, queries: Array | None, exact: tuple[Array, Array] | None, recall: float
+    lists: faiss.IndexIVFFlat,
+    queries: Array | None,
+    exact: tuple[Array, Array] | None,
+    recall: float,
+    lock: Callable[[], AbstractContextManager] = nullcontext,
 ) -> int:
-    """How many lists a search must visit to find the promised share of the exact top rows of some queries."""
+    """How many lists a search must visit to find the promised share of the exact top rows of some queries.
+
+    Args:
+        lock: Held during each small search, if the lists are in use.
+    """
     if queries is None or exact is None or not len(queries):
         return min(_PROBES, lists.nlist)
     probes = 1
     while probes < lists.nlist:
-        _, found = lists.search(queries, exact[0].shape[1], params=faiss.SearchParametersIVF(nprobe=probes))
-        hits = [len(np.intersect1d(f, e)) for f, e in zip(found, exact[0], strict=True)]
-        if sum(hits) >= recall * exact[0].size:
+        hits, parameters = 0, faiss.SearchParametersIVF(nprobe=probes)
+        for at in range(0, len(queries), 8):
+            with lock():
+                _, found = lists.search(queries[at : at + 8], exact[0].shape[1], params=parameters)
+            hits += sum(len(np.intersect1d(f, e)) for f, e in zip(found, exact[0][at : at + 8], strict=True))
+        if hits >= recall * exact[0].size:
             break
         probes = max(probes + 1, probes * 5 // 4)
     return min(probes, lists.nlist)

@@ -17,8 +17,9 @@ from serving.served import Served
 class Ask:
     """One question.
 
-    at_ms: the moment of the answer (None: now) · wait_for_clicks: hold the answer until the query's activity counts
-    that many clicks, at most timeout_s · details: titles, categories and reasons as well.
+    at_ms: the moment of the answer (None: now) · category, allow: only its items, only these · wait_for_clicks: hold
+    the answer until the query's activity counts that many clicks, at most timeout_s · details: titles, categories and
+    reasons as well.
     """
 
     query_id: str
@@ -26,6 +27,7 @@ class Ask:
     at_ms: int | None = None
     exclude_seen: bool = True
     category: str | None = None
+    allow: tuple[str, ...] | None = None
     wait_for_clicks: int | None = None
     timeout_s: float = 2.0
     details: bool = False
@@ -204,7 +206,7 @@ def _search(
 ) -> list[tuple[np.ndarray, np.ndarray]]:
     """For each question the rows of its top N and their scores: by its vector, or by popularity if nothing is known."""
     exclude = [seen if ask.exclude_seen else None for ask, seen in zip(asks, states.seen, strict=True)]
-    allow = [None if ask.category is None else corpus.in_category(ask.category) for ask in asks]
+    allow = [_allowed(corpus, ask) for ask in asks]
     found: list[tuple[np.ndarray, np.ndarray]] = []
     personal = np.flatnonzero(~states.nothing_known).tolist()
     at = {k: q for q, k in enumerate(personal)}
@@ -221,3 +223,11 @@ def _search(
             nothing = np.empty(0, np.int64)
             found.append(corpus.popular(ask.n, nothing if exclude[k] is None else exclude[k], allow[k]))
     return found
+
+
+def _allowed(corpus: Corpus, ask: Ask) -> np.ndarray | None:
+    """The rows that a question's filters leave; None: all."""
+    if ask.allow is None:
+        return None if ask.category is None else corpus.in_category(ask.category)
+    rows = np.unique(corpus.rows(ask.allow))
+    return rows if ask.category is None else np.intersect1d(rows, corpus.in_category(ask.category))

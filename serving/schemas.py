@@ -26,6 +26,7 @@ class RetrieveOptions(_Strict):
 
 class BatchIn(RetrieveOptions):
     query_ids: list[Id] = Field(min_length=1, max_length=100, description="The queries, at most 100.")
+    allow: list[Id] | None = Field(None, max_length=10_000, description="Only these items, such as what is in stock.")
 
 
 class Item(BaseModel):

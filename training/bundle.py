@@ -5,6 +5,8 @@ cut: the click up to which the night saw. Vectors of different bundles are not c
 a process carries its bundle's version.
 """
 
+import json
+import math
 import os
 import shutil
 from dataclasses import dataclass, fields
@@ -15,13 +17,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 from safetensors.torch import load_model, save_model
 
 from training.dat import DAT, DATConfig
 from training.features import InputSpec, Profile
 
 Array = np.ndarray
+_KINDS = {"F32": np.float32, "F64": np.float64, "I32": np.int32, "I64": np.int64}
 
 
 class BundleError(RuntimeError):
@@ -85,7 +88,7 @@ class SideTable:
     @classmethod
     def load(cls, folder: Path, side: str) -> "SideTable":
         ids = pq.read_table(folder / f"{side}_ids.parquet")["id"].to_pylist()
-        return cls(ids=ids, **load_file(folder / f"{side}.safetensors"))
+        return cls(ids=ids, **map_arrays(folder / f"{side}.safetensors"))
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,27 @@ class Shelf:
         for version in old:
             shutil.rmtree(self.folder / version)
         return old
+
+
+def map_arrays(path: Path) -> dict[str, Array]:
+    """The arrays of a safetensors file, mapped into memory: read as they are touched, copied where written to.
+
+    Raises:
+        OSError, ValueError, KeyError: it cannot be read, or is not such a file.
+    """
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if length > path.stat().st_size:
+            raise ValueError(f"{path.name} is not a safetensors file, or not whole")
+        header = json.loads(file.read(length))
+    arrays = {}
+    for name, entry in header.items():
+        if name != "__metadata__":
+            offset, shape = 8 + length + entry["data_offsets"][0], tuple(entry["shape"])
+            kind = _KINDS[entry["dtype"]]
+            # A file cannot be mapped at no length.
+            arrays[name] = np.memmap(path, kind, "c", offset, shape) if math.prod(shape) else np.empty(shape, kind)
+    return arrays
 
 
 def now() -> datetime:

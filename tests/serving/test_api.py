@@ -150,6 +150,21 @@ def test_batch_answers_in_order_and_bounds_its_size(running: Running):
     assert running.client.post("/v1/retrieve", json={"query_ids": ["q"] * 101}).status_code == 422
 
 
+def test_an_allow_list_leaves_its_items_alone_with_and_without_a_category(running: Running):
+    allow = ["i3", "i4", "i5", "i5", "nobody-knows-it"]
+    for query_id in ("q5", "a-stranger"):
+        body = {"query_ids": [query_id], "allow": allow}
+        (answer,) = running.client.post("/v1/retrieve", json=body).json()["answers"]
+        assert {item["item_id"] for item in answer["items"]} <= {"i3", "i4", "i5"}
+        (war,) = running.client.post("/v1/retrieve", json=body | {"category": "war"}).json()["answers"]
+        assert {item["item_id"] for item in war["items"]} <= {"i4", "i5"}
+        (none,) = running.client.post("/v1/retrieve", json=body | {"allow": []}).json()["answers"]
+        assert none["items"] == []
+    (answer,) = running.client.post("/v1/retrieve", json={"query_ids": ["q5"], "allow": allow}).json()["answers"]
+    assert len(answer["items"]) == 3
+    assert running.client.post("/v1/retrieve", json=body | {"allow": ["x"] * 10_001}).status_code == 422
+
+
 def test_item_and_catalogue(running: Running):
     item = running.client.get("/v1/items/i0").json()
     assert item["title"] == "Film 0" and item["category"] == ["drama", "comedy"] and item["clicks"] == 3

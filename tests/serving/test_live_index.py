@@ -132,6 +132,38 @@ def test_growing_past_the_limit_builds_lists_in_the_background():
     check(index, dict(enumerate(vectors)), unit(rng, 1)[0], 30, out=set(range(0, 500, 7)))
 
 
+def test_a_mapped_file_is_never_written_to(tmp_path):
+    rng = np.random.default_rng(3)
+    before = unit(rng, 20)
+    before.tofile(tmp_path / "vectors")
+    mapped = np.memmap(tmp_path / "vectors", np.float32, "c", 0, (20, D))
+    index, truth = LiveIndex(mapped, EXACT), dict(enumerate(before.copy()))
+    truth[3] = unit(rng, 1)[0]
+    index.upsert([3], truth[3][None])
+    check(index, truth, truth[3], 20)
+    np.testing.assert_array_equal(mapped, before)
+    np.testing.assert_array_equal(np.fromfile(tmp_path / "vectors", np.float32).reshape(20, D), before)
+
+
+def test_recall_is_kept_when_most_rows_move_away_from_their_lists():
+    """Lists are learnt from one cloud, then rows move to another: what sufficed before no longer does."""
+    rng = np.random.default_rng(4)
+    queries = unit(rng, 100)
+    tight = queries[rng.integers(0, 100, 20_000)] + 0.05 * rng.normal(size=(20_000, D)).astype(np.float32)
+    config = IndexConfig(kind="ivf", rebuild_after=1e9, calibrate_after=0.2)
+    index = LiveIndex(tight / np.linalg.norm(tight, axis=1, keepdims=True), config, queries)
+    probes = index.probes
+    index.upsert(np.arange(15_000), unit(rng, 15_000))
+    index._thread.join(60)
+    index.upsert([0], unit(rng, 1))
+    index._thread.join(60)
+    assert index.probes > probes
+    exact = LiveIndex(index.vectors(index.rows()), EXACT)
+    found, right = index.search(queries, 100)[0], exact.search(queries, 100)[0]
+    recall = np.mean([len(set(a) & set(b)) / 100 for a, b in zip(found.tolist(), right.tolist(), strict=True)])
+    assert recall >= 0.97
+
+
 def test_default_probes_find_nearly_everything_in_a_clustered_corpus():
     rng = np.random.default_rng(2)
     centers = unit(rng, 300)
