@@ -22,7 +22,7 @@ import faiss  # noqa: E402
 import numpy as np
 import typer
 
-from benchmarks.bundles import trained_bundle
+from benchmarks._bundles import trained_bundle
 from serving.config import IndexConfig
 from serving.live_index import LiveIndex
 from training.bundle import Shelf

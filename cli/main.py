@@ -20,6 +20,7 @@ VERBS = {  # verb: the module of this folder that holds it
     "updater": "updater",
     "serve": "serve",
     "bundles": "bundles",
+    "ab": "ab",
     "evaluate": "evaluate",
     "experiment": "experiment",
     "broker": "stack",

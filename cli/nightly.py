@@ -36,8 +36,12 @@ def nightly(
     gate = summary.gate
     colour = "green" if gate.verdict == "published" else "red"
     console.print(f"[bold]{summary.bundle}[/] [{colour}]{gate.verdict}[/]: {gate.reason}")
+    served = served_report(settings, summary.date) if kafka else None
+    if served:
+        rates = ", ".join(f"{name} {served[name]:.3f}" for name in ("hr50", "hr100", "mrr10"))
+        console.print(f"What was served on that day: {served['clicks']:,} clicks after an answer, {rates}")
     if json_file:
-        json_file.write_text(json.dumps(summary.model_dump(mode="json"), indent=2))
+        json_file.write_text(json.dumps(summary.model_dump(mode="json") | {"served": served}, indent=2))
     raise typer.Exit(0 if gate.verdict == "published" else 3)
 
 
@@ -95,6 +99,41 @@ def reach_kafka(settings: Settings) -> None:
             f"Kafka at {where} does not answer ({type(error).__name__}): start it, give --bootstrap, "
             "or leave new clicks out with --no-kafka"
         ) from error
+
+
+def served_report(settings: Settings, day) -> dict | None:
+    """The live hit rates of what was served on a test day, kept in ``served/<date>.json``; None if nothing was."""
+    from serving.outcomes import attribute, hit_rates
+    from spark_jobs.days import window
+
+    span = window(settings.card, day, 0)
+    rates = hit_rates(attribute(*read_outcomes(settings)), span.cut, span.end)
+    if not rates["clicks"]:
+        return None
+    file = settings.home / "served" / f"{day}.json"
+    file.parent.mkdir(exist_ok=True)
+    file.write_text(json.dumps(rates, indent=2))
+    return rates
+
+
+def read_outcomes(settings: Settings):
+    """The impressions that Kafka holds, and the clicks since the first of them.
+
+    Raises:
+        KafkaAway: no broker answers.
+    """
+    from kafka.errors import KafkaError
+
+    from streaming.impressions import CLICK_TABLE, read_clicks, read_impressions
+
+    try:
+        impressions = read_impressions(settings.updater)
+        first = min(impressions["served"].to_pylist(), default=None)
+        clicks = CLICK_TABLE.empty_table() if first is None else read_clicks(settings.updater, first)
+    except KafkaError as error:
+        where = settings.updater.bootstrap
+        raise KafkaAway(f"Kafka at {where} does not answer ({type(error).__name__}): give --bootstrap") from error
+    return impressions, clicks
 
 
 def _day(text: str):

@@ -20,6 +20,10 @@ def updater(
         str | None,
         typer.Option(help="This process's name among those of its stage: unique, and the same after a restart."),
     ] = None,
+    bundle: Annotated[
+        str | None,
+        typer.Option(help="Run for this bundle, in place of the one in service: with --no-feast, for an experiment."),
+    ] = None,
     feast: Annotated[bool, typer.Option(help="Write to the Feast online store; one process at least should.")] = True,
     metrics_port: Annotated[
         int | None, typer.Option(help="Answer /metrics, /healthz and /readyz on this port of 127.0.0.1.")
@@ -53,17 +57,17 @@ def updater(
     from training.bundle import Shelf
 
     torch.set_num_threads(1)  # a process is one stage's worth of work; scale by adding processes
-    bundle = Shelf(settings.home / "bundles").load()
+    chosen = Shelf(settings.home / "bundles").load(bundle)
     store = open_store(settings.home, settings.redis)
-    check_services(store, bundle.manifest)
+    check_services(store, chosen.manifest)
     # What was loaded stays: without this, Python's collector walks over all of it again and again as clicks come in.
     gc.collect()
     gc.freeze()
     try:
         create_topics(config, partitions)
         run_updater(
-            bundle, store, config, stop, stages=STAGES if stage == "both" else (stage,), feast_sink=feast,
-            ready=lambda: print(f"updating {bundle.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
+            chosen, store, config, stop, stages=STAGES if stage == "both" else (stage,), feast_sink=feast,
+            ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
         )  # fmt: skip
     except KafkaError as error:
         raise UpdaterError(

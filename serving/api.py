@@ -78,7 +78,7 @@ def create_app(service: Service) -> FastAPI:
     def to_ask(query_id: str, options: schemas.RetrieveOptions, **more) -> Ask:
         return Ask(
             query_id=query_id, n=options.n, at_ms=options.at, exclude_seen=options.exclude_seen,
-            category=options.category, details=options.details, **more,
+            category=options.category, details=options.details, shown=options.shown, **more,
         )  # fmt: skip
 
     @app.get("/v1/retrieve", response_model=schemas.RetrieveOut, tags=["retrieval"])
@@ -91,6 +91,7 @@ def create_app(service: Service) -> FastAPI:
         exclude_seen: Annotated[bool, Query(description="Leave out what the query clicked lately.")] = True,
         category: Annotated[str | None, Query(min_length=1, max_length=256, description="Only this category.")] = None,
         details: Annotated[bool, Query(description="Add titles, categories and reasons.")] = False,
+        shown: Annotated[bool, Query(description="Somebody will see it: it belongs in the log of impressions.")] = True,
         wait_for_clicks: Annotated[
             int | None, Query(ge=0, le=2**53, description="Hold the answer until the query counts this many clicks.")
         ] = None,
@@ -99,7 +100,9 @@ def create_app(service: Service) -> FastAPI:
         ] = config.default_timeout_ms,
     ) -> Response:
         """One query's top N. With `wait_for_clicks` it is held until that many clicks count (read your writes)."""
-        options = schemas.RetrieveOptions(n=n, at=at, exclude_seen=exclude_seen, category=category, details=details)
+        options = schemas.RetrieveOptions(
+            n=n, at=at, exclude_seen=exclude_seen, category=category, details=details, shown=shown
+        )
         waits = {"wait_for_clicks": wait_for_clicks, "timeout_s": timeout_ms / 1000}
         (answer,) = await ask([to_ask(query_id, options, **waits)])
         return Response(_ANSWER.dump_json(answer), media_type="application/json")

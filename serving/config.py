@@ -32,6 +32,23 @@ class IndexConfig(_Frozen):
     """Vectors per list that k-means learns from."""
 
 
+class ExperimentConfig(_Frozen):
+    """Another way of answering, the *treatment*, beside the one in service, the *control*."""
+
+    name: str = Field(pattern=r"^[A-Za-z0-9._-]+$", max_length=64)
+    """Which queries are in which arm follows from it: a new name draws them anew."""
+    mode: Literal["split", "interleave", "shadow"] = "split"
+    """``split``: some queries are answered by the treatment · ``interleave``: some get a list that both draw up by
+    turns (team draft), which tells the better with fewer clicks · ``shadow``: the treatment is computed for some and
+    logged, and nobody sees it."""
+    share: float = Field(default=0.5, gt=0, le=1)
+    """The share of the queries that the treatment has to do with."""
+    bundle: str | None = None
+    """The treatment answers from this bundle. An updater must run for it: ``dat updater --bundle V --no-feast``."""
+    ranking: Literal["model", "popularity"] = "model"
+    """``popularity``: the treatment ranks by trailing popularity, whatever is known of the query."""
+
+
 class ServingConfig(_Frozen):
     """Everything that shapes the service."""
 
@@ -53,6 +70,9 @@ class ServingConfig(_Frozen):
     """The item feature that the category filter reads; by default the card's category, else the item tower's first."""
     api_key: str | None = Field(default=None, min_length=8, repr=False)
     """If set, callers of /v1 must send it in the header X-API-Key."""
+    impressions: float = Field(default=1.0, ge=0, le=1)
+    """The share of the queries whose answers are logged to the topic ``impressions``."""
+    experiment: ExperimentConfig | None = None
     watch_s: float = Field(default=1.0, gt=0)
     """How often the shelf is looked at for another bundle in service."""
     swap_patience_s: float = Field(default=120.0, ge=0)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 
 from serving.config import ServingConfig
 from serving.features import StoreDown
-from serving.retrieval import Answer, Ask, Retriever
+from serving.retrieval import Answer, Answerer, Ask
 
 
 class Busy(RuntimeError):
@@ -35,8 +35,8 @@ class _Slip:
 class Desk:
     """Takes questions from any thread, answers through futures."""
 
-    def __init__(self, retriever: Retriever, config: ServingConfig):
-        self._retriever = retriever
+    def __init__(self, answerer: Answerer, config: ServingConfig):
+        self._answerer = answerer
         self._config = config
         self._inbox: queue.SimpleQueue[_Slip | None] = queue.SimpleQueue()
         self._held: list[_Slip] = []
@@ -118,7 +118,7 @@ class Desk:
         if not held:
             return []
         try:
-            there = self._retriever.reached(
+            there = self._answerer.reached(
                 [slip.ask.query_id for slip in held], [slip.ask.wait_for_clicks or 0 for slip in held]
             )
         except StoreDown:
@@ -137,7 +137,7 @@ class Desk:
             return
         began = time.perf_counter()
         try:
-            answers = self._retriever.answer([slip.ask for slip in slips])
+            answers = self._answerer.answer([slip.ask for slip in slips])
         except Exception as error:  # the callers get it; the desk goes on
             for slip in slips:
                 slip.future.set_exception(error)

@@ -3,13 +3,15 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Protocol
 
 import numpy as np
 
 from serving.clock import Clock
 from serving.corpus import Corpus
-from serving.features import OnlineFeatures, StoreDown
+from serving.features import Counts, OnlineFeatures, StoreDown
 from serving.query_state import QueryStates
+from serving.query_vectors import QueryVectors
 from serving.served import Served
 
 
@@ -19,7 +21,7 @@ class Ask:
 
     at_ms: the moment of the answer (None: now) · category, allow: only its items, only these · wait_for_clicks: hold
     the answer until the query's activity counts that many clicks, at most timeout_s · details: titles, categories and
-    reasons as well.
+    reasons as well · shown: somebody will see the answer · popular: rank by trailing popularity whatever is known.
     """
 
     query_id: str
@@ -31,6 +33,8 @@ class Ask:
     wait_for_clicks: int | None = None
     timeout_s: float = 2.0
     details: bool = False
+    shown: bool = True
+    popular: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,8 +56,8 @@ class Answer:
     ``profile`` (a new query that the catalogue knows), ``popularity`` (nothing is known: what is clicked most lately).
     fallback: why the answer is poorer than it could be (``unknown-query``, ``store-down``), or None.
     clicks: how many clicks the query's activity counts · folded: how many are folded into its vector ·
-    vector_age_ms: time since the last click in it, at ``at`` · reached: whether ``wait_for_clicks`` was (None: not
-    asked).
+    vector_age_ms: time since the last click in it, at ``at`` · arm: which arm of an experiment answered · reached:
+    whether ``wait_for_clicks`` was (None: not asked).
     """
 
     query_id: str
@@ -65,19 +69,32 @@ class Answer:
     folded: int
     at: int
     vector_age_ms: int | None
+    arm: str | None = None
     reached: bool | None = None
     waited_ms: float = 0.0
     took_ms: float = 0.0
+
+
+class Answerer(Protocol):
+    """What a desk asks: a retriever, or whoever chooses between some."""
+
+    def answer(self, asks: Sequence[Ask]) -> list[Answer]: ...
+
+    def reached(self, query_ids: Sequence[str], clicks: Sequence[int]) -> list[bool]: ...
 
 
 class Retriever:
     """Answers questions in batches: one store read, one tower pass, one search for all of them.
 
     ``served`` may be replaced at any time by one assignment.
+
+    Args:
+        vectors: The a_u of the bundle's queries, where they are not those in the online store.
     """
 
-    def __init__(self, served: Served, features: OnlineFeatures, clock: Clock):
+    def __init__(self, served: Served, features: OnlineFeatures, clock: Clock, vectors: QueryVectors | None = None):
         self.served = served
+        self._vectors = vectors
         self.features = features
         self.clock = clock
         self.answered = 0
@@ -103,7 +120,7 @@ class Retriever:
         """
         table = self.served.queries
         unique = list(dict.fromkeys(query_ids))
-        counts = dict(zip(unique, self.features.counts(unique), strict=True))
+        counts = dict(zip(unique, self._counts(unique), strict=True))
         there = [table.includes(id_, counts[id_], k) for id_, k in zip(query_ids, clicks, strict=True)]
         # Only of those: a history is long to read.
         arrived = list(dict.fromkeys(id_ for id_, yes in zip(query_ids, there, strict=True) if yes))
@@ -126,6 +143,7 @@ class Retriever:
         answers = []
         for k, (ask, (rows, scores)) in enumerate(zip(asks, found, strict=True)):
             unknown, last = states.source[k] == "none", int(states.last_click[k])
+            popular = unknown or ask.popular
             ids = served.corpus.ids
             items = [
                 Found(ids[row], round(score, 6)) for row, score in zip(rows.tolist(), scores.tolist(), strict=True)
@@ -137,7 +155,7 @@ class Retriever:
                     query_id=ask.query_id,
                     bundle=served.version,
                     items=items,
-                    source="popularity" if unknown else states.source[k],
+                    source="popularity" if popular else states.source[k],
                     fallback="store-down" if store_down else "unknown-query" if unknown else None,
                     clicks=int(states.clicks[k]),
                     folded=int(states.folded[k]),
@@ -178,13 +196,25 @@ class Retriever:
             self._titles.update((id_, row[self.features.texts[0]]) for id_, row in zip(unread, read, strict=True))
         return [self._titles.get(id_) for id_ in ids]
 
+    def _counts(self, ids: list[str]) -> list[Counts]:
+        counts = self.features.counts(ids)
+        if self._vectors is None:
+            return counts
+        return [
+            count._replace(folded=self._vectors.folded(id_), bundle=self.served.version)
+            for id_, count in zip(ids, counts, strict=True)
+        ]
+
     def _states(self, served: Served, ids: list[str]) -> tuple[QueryStates, bool]:
         """What is known of some queries, and whether the store was down."""
         try:
             columns = self.features.queries(ids)
         except StoreDown:
             columns = None
-        return served.queries.states(ids, columns, served.corpus), columns is None
+        down = columns is None
+        if self._vectors is not None:
+            columns = self._vectors.put_into(columns or {}, ids)
+        return served.queries.states(ids, columns, served.corpus), down
 
     def _explain(self, served: Served, items: list[Found], rows: np.ndarray, seen: np.ndarray) -> list[Found]:
         because: list[str | None] = [None] * len(items)
@@ -208,7 +238,7 @@ def _search(
     exclude = [seen if ask.exclude_seen else None for ask, seen in zip(asks, states.seen, strict=True)]
     allow = [_allowed(corpus, ask) for ask in asks]
     found: list[tuple[np.ndarray, np.ndarray]] = []
-    personal = np.flatnonzero(~states.nothing_known).tolist()
+    personal = np.flatnonzero(~states.nothing_known & ~np.array([ask.popular for ask in asks])).tolist()
     at = {k: q for q, k in enumerate(personal)}
     if personal:
         most = max(asks[k].n for k in personal)

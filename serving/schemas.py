@@ -22,6 +22,7 @@ class RetrieveOptions(_Strict):
     exclude_seen: bool = Field(True, description="Leave out what the query clicked lately.")
     category: str | None = Field(None, min_length=1, max_length=256, description="Only items of this category.")
     details: bool = Field(False, description="Add titles, categories, and the clicked item nearest to each.")
+    shown: bool = Field(True, description="Somebody will see it; false keeps the answer out of the log of impressions.")
 
 
 class BatchIn(RetrieveOptions):
@@ -54,6 +55,7 @@ class RetrieveOut(BaseModel):
     vector_age_ms: int | None = Field(
         description="Time since the last click in the query's vector, at the moment `at`."
     )
+    arm: str | None = Field(None, description="control, treatment or interleaved, while an experiment runs.")
     reached: bool | None = Field(description="Whether wait_for_clicks was reached in time; null if not asked for.")
     waited_ms: float = Field(description="How long the answer waited for its turn or its clicks.")
     took_ms: float = Field(description="How long computing the answer took.")

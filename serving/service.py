@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,13 @@ from serving.clicks import ClickDesk
 from serving.clock import Clock
 from serving.config import ServingConfig
 from serving.desk import Desk
+from serving.experiment import Experiment, Popularity
 from serving.features import OnlineFeatures, StoreDown
 from serving.follower import Follower
+from serving.impressions import ImpressionLog
 from serving.projection import Plane, fit_plane
-from serving.retrieval import Retriever
+from serving.query_vectors import QueryVectors
+from serving.retrieval import Answerer, Retriever
 from serving.served import Served
 from serving.swap import BundleWatch, Running
 from streaming.clicks import ClickWriter
@@ -29,6 +33,20 @@ class CannotStart(RuntimeError):
 
 
 _BACKGROUND, _NEAR = 500, 24  # items on the map
+
+
+@dataclass(frozen=True)
+class Treatment:
+    """An experiment's other way of answering, and what keeps its vectors up to the stream."""
+
+    answerer: Answerer
+    follower: Follower | None
+    vectors: QueryVectors | None
+
+    def close(self) -> None:
+        for part in (self.follower, self.vectors):
+            if part is not None:
+                part.close()
 
 
 class Service:
@@ -68,7 +86,12 @@ class Service:
             self.config.replay_after_days,
         )
         self.retriever = Retriever(Served.of(bundle, self.config), self.features, self.clock)
-        self.desk = Desk(self.retriever, self.config)
+        self.impressions = ImpressionLog(kafka, self.config.impressions)
+        self._treatment = self._treat()
+        self.experiment = Experiment(
+            self.retriever, self.impressions, self.config.experiment, self._treatment and self._treatment.answerer
+        )
+        self.desk = Desk(self.experiment, self.config)
         writer = ClickWriter(kafka)
         self.clicks = ClickDesk(writer, self.count, self.config.produce_timeout_s, self.config.max_pending)
         self.follower = Follower(self.retriever.served.corpus, kafka)
@@ -80,6 +103,23 @@ class Service:
             poll_s=self.config.watch_s,
             patience_s=self.config.swap_patience_s,
         )
+
+    def _treat(self) -> Treatment | None:
+        """Start what an experiment's treatment needs.
+
+        Raises:
+            BundleError: there is no such bundle. ContractError: it does not fit the registered services.
+        """
+        asked = self.config.experiment
+        if asked is None:
+            return None
+        if asked.bundle is None:
+            ranked = self.retriever if asked.ranking == "model" else Popularity(self.retriever)
+            return Treatment(ranked, None, None)
+        running = self._prepare(Shelf(self._home / "bundles").load(asked.bundle))
+        vectors = QueryVectors(self._kafka, asked.bundle)
+        other = Retriever(running.served, self.features, self.clock, vectors)
+        return Treatment(Popularity(other) if asked.ranking == "popularity" else other, running.follower, vectors)
 
     def _prepare(self, bundle: Bundle) -> Running:
         """Raises:
@@ -96,7 +136,11 @@ class Service:
     def close(self) -> None:
         self._watch.close()
         self.desk.close()
+        self.experiment.close()
         self.follower.close()
+        if self._treatment is not None:
+            self._treatment.close()
+        self.impressions.close()
         self.clicks.close()
 
     def count(self, query_id: str) -> int:
@@ -162,6 +206,9 @@ class Service:
 
     def not_ready(self) -> str | None:
         """Why the service is not ready to answer with fresh vectors, or None if it is."""
+        other = self._treatment
+        if other and other.follower and not (other.follower.caught_up and other.vectors.wait_caught_up(0)):
+            return f"the experiment's bundle {self.config.experiment.bundle} is catching up with the stream"
         if not self.follower.caught_up:
             behind = self.follower.error or f"{self.follower.lag} records behind"
             return f"the index is catching up with the stream ({behind})"
@@ -208,6 +255,13 @@ class Service:
                 "answered": self.retriever.answered,
                 "clicks_posted": self.clicks.posted,
             },
+            "experiment": self.config.experiment
+            and {
+                **self.config.experiment.model_dump(),
+                "answers": self.experiment.answers,
+                "failures": self.experiment.failures,
+            },
+            "impressions": {"written": self.impressions.written, "dropped": self.impressions.dropped},
             "seconds": {step: round(spent, 3) for step, spent in self.retriever.seconds.items()},
             "uptime_s": round(time.time() - self.started, 1),
         }

@@ -12,7 +12,7 @@ from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssi
 from kafka.errors import KafkaError, TopicAlreadyExistsError
 
 from streaming.config import KafkaConnection, UpdaterConfig
-from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
+from streaming.topics import CLICKS, DEAD, IMPRESSIONS, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
 
 # The default pause between attempts, 100 ms, makes one commit in twenty take 110–250 ms.
 RETRY = {"retry_backoff_ms": 20, "reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 1_000}
@@ -57,7 +57,7 @@ def create_topics(connection: KafkaConnection | str, partitions: int = 4) -> Non
     settings = {CLICKS: {"message.timestamp.type": "LogAppendTime"}}
     admin = KafkaAdminClient(**connection.client)
     try:
-        for name in (CLICKS, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, DEAD):
+        for name in (CLICKS, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, IMPRESSIONS, DEAD):
             count = 1 if name == DEAD else partitions
             topic = NewTopic(name, count, replication_factor=-1, topic_configs=settings.get(name, {}))
             try:

@@ -1,6 +1,7 @@
 """The topics of the loop and what their records hold: one definition for who writes and who reads.
 
 ``clicks``        JSON :class:`feature_repo.click_event.Click`, keyed by query
+``impressions``   JSON :class:`streaming.impressions.Impression`, keyed by query: what the service answered
 ``clicks-dead``   the bytes of a click that could not be read; why and from where stand in the headers
 ``item-signals``  Arrow batch of ``SIGNALS``: what the query stage tells the item stage, partitioned by item
 ``query-vectors`` Arrow batch of ``QUERY_STATE``: the queries that a transaction changed; the query stage's changelog
@@ -16,6 +17,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 CLICKS = "clicks"
+IMPRESSIONS = "impressions"
 DEAD = "clicks-dead"
 SIGNALS_TOPIC = "item-signals"
 QUERY_VECTORS = "query-vectors"

@@ -28,12 +28,12 @@ def empty_topics(broker: LocalBroker) -> str:
     from kafka.admin import KafkaAdminClient
 
     from streaming.clients import create_topics, quiet_kafka
-    from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
+    from streaming.topics import CLICKS, DEAD, IMPRESSIONS, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
 
     quiet_kafka()
     admin = KafkaAdminClient(bootstrap_servers=broker.bootstrap)
     try:
-        ours = {CLICKS, DEAD, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS}
+        ours = {CLICKS, DEAD, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, IMPRESSIONS}
         admin.delete_topics([name for name in admin.list_topics() if name in ours])
         while ours & set(admin.list_topics()):  # deletion is asynchronous
             time.sleep(0.05)

@@ -1,0 +1,109 @@
+"""A load generator, to be run as a process of its own: ``python -m benchmarks._load http://127.0.0.1:8000 ids.txt``.
+
+Requests leave at their appointed times whether or not earlier ones have been answered, and each is timed from its
+appointed time: a service that stalls cannot hide it by slowing its callers down (no coordinated omission). It speaks
+HTTP over bare sockets, at a tenth of a client library's cost: on two cores it must not be what it measures.
+"""
+
+import asyncio
+import json
+import random
+import re
+import time
+from pathlib import Path
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+import numpy as np
+import typer
+
+_LENGTH = re.compile(rb"content-length: (\d+)", re.IGNORECASE)
+_TIMES = re.compile(rb'"waited_ms":([\d.e-]+),"took_ms":([\d.e-]+)')
+
+
+class Connection:
+    """A kept connection; opens again after an error."""
+
+    def __init__(self, host: str, port: int):
+        self._at = host, port
+        self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
+
+    async def get(self, path: str) -> tuple[int, bytes]:
+        """Status and body.
+
+        Raises:
+            OSError, asyncio.IncompleteReadError: the service went away.
+        """
+        if self._streams is None:
+            self._streams = await asyncio.open_connection(*self._at)
+        reader, writer = self._streams
+        try:
+            writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._at[0]}\r\n\r\n".encode())
+            head = await reader.readuntil(b"\r\n\r\n")
+            return int(head[9:12]), await reader.readexactly(int(_LENGTH.search(head)[1]))
+        except BaseException:
+            writer.close()
+            self._streams = None
+            raise
+
+
+async def load(url: str, ids: list[str], rate: float, seconds: float, n: int, connections: int) -> dict:
+    """Ask at a steady rate; returns latencies in ms from each request's due time, and where they went."""
+    address = urlsplit(url)
+    idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
+    for _ in range(connections):
+        idle.put_nowait(Connection(address.hostname, address.port))
+    rng = random.Random(0)
+    took, inside, failed = [], [], 0
+
+    async def one(due: float) -> None:
+        nonlocal failed
+        connection = await idle.get()
+        try:
+            status, body = await connection.get(f"/v1/retrieve?query_id={quote(rng.choice(ids))}&n={n}")
+            failed += status != 200
+            took.append((time.perf_counter() - due) * 1000)
+            if found := _TIMES.search(body, len(body) - 200):
+                inside.append([float(value) for value in found.groups()])
+        except (OSError, asyncio.IncompleteReadError):
+            failed += 1
+        finally:
+            idle.put_nowait(connection)
+
+    async with asyncio.TaskGroup() as group:
+        began = time.perf_counter()
+        for k in range(int(rate * seconds)):
+            due = began + k / rate
+            if (pause := due - time.perf_counter()) > 0:
+                await asyncio.sleep(pause)
+            group.create_task(one(due))
+    p50, p90, p99 = np.percentile(took, [50, 90, 99])
+    waited, computed = np.mean(inside, axis=0)
+    return {
+        "requests": int(rate * seconds),
+        "failed": failed,
+        "p50_ms": round(float(p50), 2),
+        "p90_ms": round(float(p90), 2),
+        "p99_ms": round(float(p99), 2),
+        "mean_ms": round(float(np.mean(took)), 3),
+        "waited_ms": round(float(waited), 3),
+        "took_ms": round(float(computed), 3),
+    }
+
+
+def main(
+    url: Annotated[str, typer.Argument(help="The running service.")],
+    ids: Annotated[Path, typer.Argument(help="A file of query ids, one a line.")],
+    rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 200,
+    seconds: Annotated[float, typer.Option(min=1, help="For how long.")] = 20,
+    n: Annotated[int, typer.Option(min=1, max=1000, help="Items in an answer.")] = 100,
+    connections: Annotated[int, typer.Option(min=1, help="Connections kept.")] = 32,
+) -> None:
+    """Ask a service at a steady rate and print latencies as JSON."""
+    names = ids.read_text().splitlines()
+    asyncio.run(load(url, names, 20, 2, n, 2))  # connections, caches and the service's first passes
+    print(json.dumps(asyncio.run(load(url, names, rate, seconds, n, connections))))
+
+
+if __name__ == "__main__":
+    typer.run(main)

@@ -1,0 +1,96 @@
+"""Impressions: what was answered to whom, on the topic ``impressions``; and reading them back beside the clicks."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import pyarrow as pa
+from kafka import TopicPartition
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from feature_repo.click_event import Click
+from streaming.changelog import read_range
+from streaming.clients import close_quietly, free_consumer
+from streaming.config import KafkaConnection
+from streaming.topics import CLICKS, IMPRESSIONS
+
+IMPRESSION_TABLE = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("at", pa.int64()),
+        ("served", pa.int64()),
+        ("items", pa.list_(pa.string())),
+        ("bundle", pa.string()),
+        ("source", pa.string()),
+        ("experiment", pa.string()),
+        ("arm", pa.string()),
+        ("teams", pa.string()),
+        ("shown", pa.bool_()),
+    ]
+)
+CLICK_TABLE = pa.schema(
+    [
+        ("query_id", pa.string()),
+        ("item_id", pa.string()),
+        ("event_time", pa.int64()),
+        ("arrived", pa.int64()),
+    ]
+)
+
+
+class Impression(BaseModel):
+    """One answer. A JSON object, keyed by ``query_id``.
+
+    at: the moment that was asked about, in the data's time · served: by the service's clock; both ms since the epoch,
+    UTC · experiment, arm: ``control``, ``treatment``, or ``interleaved`` if an experiment ran · teams: of an
+    interleaved list, whose each item is: ``c`` or ``t`` · shown: false if only computed, in shadow.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+    query_id: str
+    at: int
+    served: int
+    items: list[str]
+    bundle: str
+    source: str
+    experiment: str | None = None
+    arm: str | None = None
+    teams: str | None = None
+    shown: bool = True
+
+
+def read_impressions(connection: KafkaConnection) -> pa.Table:
+    """All impressions that the topic holds, as ``IMPRESSION_TABLE``; what is not one is skipped."""
+    return pa.Table.from_pylist(
+        [found.model_dump() for _, found in _read(connection, IMPRESSIONS, Impression, 0)], IMPRESSION_TABLE
+    )
+
+
+def read_clicks(connection: KafkaConnection, since_ms: int) -> pa.Table:
+    """The clicks that came to the topic since a moment of the broker's clock, as ``CLICK_TABLE``."""
+    rows = [
+        {**click.model_dump(include={"query_id", "item_id", "event_time"}), "arrived": record.timestamp}
+        for record, click in _read(connection, CLICKS, Click, since_ms)
+    ]
+    return pa.Table.from_pylist(rows, CLICK_TABLE)
+
+
+def _read(
+    connection: KafkaConnection, topic: str, kind: type[BaseModel], since_ms: int
+) -> Iterator[tuple[Any, BaseModel]]:
+    """Each record of a topic from a moment on that is of a kind, and what it says."""
+    consumer = free_consumer(connection)
+    try:
+        numbers = sorted(consumer.partitions_for_topic(topic) or ())  # none: nobody has written yet
+        partitions = [TopicPartition(topic, number) for number in numbers]
+        ends = consumer.end_offsets(partitions)
+        starts = consumer.offsets_for_times(dict.fromkeys(partitions, since_ms))
+    finally:
+        close_quietly(consumer)
+    for partition in partitions:
+        start = starts.get(partition)
+        for records in read_range(connection, partition, start.offset if start else ends[partition], ends[partition]):
+            for record in records:
+                try:
+                    yield record, kind.model_validate_json(record.value or b"")
+                except ValidationError:
+                    continue
