@@ -59,7 +59,9 @@ class Clicks(_Strict):
     query: str
     item: str
     time: str
-    time_unit: Literal["s", "ms", "us", "d", "position"] = "s"
+    time_unit: Literal["s", "ms", "us", "d", "date", "position"] = "s"
+    """``d``: day numbers · ``date``: dates or moments, as a column's type or as text (ISO 8601, in UTC) · ``position``:
+    only an order."""
 
 
 class Side(_Strict):

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet as pq
 
-from feature_repo.card import CardError, DatasetCard, Side, Table
+from feature_repo.card import CardError, Clicks, DatasetCard, Side, Table
 
 UNIT_MS = {"s": 1_000, "ms": 1, "us": 0.001, "d": 86_400_000, "position": 1_000}
 
@@ -78,29 +78,36 @@ def _read(path: Path, separator: str, columns: list[str]) -> pa.Table:
     )
 
 
+def _clicks_of(file: Path, spec: Clicks) -> pa.Table:
+    table = _read(file, spec.separator, [spec.query, spec.item, spec.time])
+    time = table[spec.time]
+    try:
+        if spec.time_unit == "date":
+            text = pa.types.is_string(time.type) or pa.types.is_large_string(time.type)
+            time = pc.cast(pc.utf8_rtrim(time, "Z") if text else time, pa.timestamp("ms"), safe=False).cast(pa.int64())
+        else:
+            time = pc.cast(pc.round(pc.multiply(time.cast(pa.float64()), float(UNIT_MS[spec.time_unit]))), pa.int64())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise CardError(
+            f"{file}: the column {spec.time} should hold times with time_unit = '{spec.time_unit}': {error}"
+        ) from None
+    ids = {name: table[column].cast(pa.string()) for name, column in (("query_id", spec.query), ("item_id", spec.item))}
+    return pa.table({**ids, "event_time": time})
+
+
 def read_clicks(card: DatasetCard, folder: Path) -> pa.Table:
     """All clicks in order of time: query_id, item_id (strings), event_time (int64 ms). Ties keep the file's order.
 
     Raises:
-        CardError: a file or a column is missing, or a time is not a number.
+        CardError: a file or a column is missing, or a time is not one.
     """
     spec = card.clicks
     paths = [spec.path] if isinstance(spec.path, str) else spec.path
     files = [path for pattern in paths for path in sorted(folder.glob(pattern))]
     if not files:
         raise CardError(f"no file {', '.join(paths)} in {folder}; the dataset card names it")
-    table = pa.concat_tables([_read(file, spec.separator, [spec.query, spec.item, spec.time]) for file in files])
-    try:
-        time = pc.multiply(table[spec.time].cast(pa.float64()), float(UNIT_MS[spec.time_unit]))
-    except pa.ArrowInvalid as error:
-        raise CardError(f"{files[0]}: the column {spec.time} should hold times: {error}") from None
-    clicks = pa.table(
-        {
-            "query_id": table[spec.query].cast(pa.string()),
-            "item_id": table[spec.item].cast(pa.string()),
-            "event_time": pc.cast(pc.round(time), pa.int64()),
-        }
-    )
+    # Each file by itself: their columns may be of other types, such as numbers in one and text in another.
+    clicks = pa.concat_tables([_clicks_of(file, spec) for file in files])
     position = pa.array(np.arange(len(clicks)))
     order = pc.sort_indices(clicks.append_column("n", position), [("event_time", "ascending"), ("n", "ascending")])
     return clicks.take(order)

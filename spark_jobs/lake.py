@@ -8,6 +8,7 @@ share is compacted into one by :func:`compact`; until then readers drop an event
 
 import re
 import shutil
+from functools import reduce
 from pathlib import Path
 
 import pyarrow as pa
@@ -17,7 +18,7 @@ from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
-from feature_repo.card import CardError, DatasetCard
+from feature_repo.card import CardError, Clicks, DatasetCard
 from feature_repo.click_event import EARLIEST_MS, LATEST_MS
 from feature_repo.source import UNIT_MS
 from spark_jobs.days import day_column
@@ -36,6 +37,23 @@ def _valid(clicks: DataFrame) -> DataFrame:
     return clicks.where(ids[0] & ids[1] & ids[2] & F.col("event_time").between(EARLIEST_MS, LATEST_MS - 1))
 
 
+def _clicks_of(spark: SparkSession, file: str, spec: Clicks) -> DataFrame:
+    raw = (
+        spark.read.parquet(file) if file.endswith(".parquet") else spark.read.csv(file, sep=spec.separator, header=True)
+    )
+    missing = [name for name in (spec.query, spec.item, spec.time) if name not in raw.columns]
+    if missing:
+        raise CardError(f"{file} lacks the column {', '.join(missing)}; it has: {', '.join(raw.columns)}")
+    query, item, time = (F.col(f"`{name}`") for name in (spec.query, spec.item, spec.time))
+    if spec.time_unit == "date":
+        time_ms = F.unix_millis(F.to_timestamp(time))
+    else:
+        time_ms = F.round(time.cast("double") * UNIT_MS[spec.time_unit]).cast("long")
+    return raw.select(
+        query.cast("string").alias("query_id"), item.cast("string").alias("item_id"), time_ms.alias("event_time")
+    )
+
+
 def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
     """The clicks of the log files that a card describes. An event's id is the hash of its query, item and time.
 
@@ -47,18 +65,8 @@ def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
     files = [str(file) for pattern in paths for file in sorted(folder.glob(pattern))]
     if not files:
         raise CardError(f"no file {', '.join(paths)} in {folder}; the dataset card names it")
-    if files[0].endswith(".parquet"):
-        raw = spark.read.parquet(*files)
-    else:
-        raw = spark.read.csv(files, sep=spec.separator, header=True)
-    missing = [name for name in (spec.query, spec.item, spec.time) if name not in raw.columns]
-    if missing:
-        raise CardError(f"{files[0]} lacks the column {', '.join(missing)}; it has: {', '.join(raw.columns)}")
-    query, item, time = (F.col(f"`{name}`") for name in (spec.query, spec.item, spec.time))
-    time_ms = F.round(time.cast("double") * UNIT_MS[spec.time_unit]).cast("long")
-    clicks = raw.select(
-        query.cast("string").alias("query_id"), item.cast("string").alias("item_id"), time_ms.alias("event_time")
-    )
+    # Each file by itself: their columns may be of other types or in another order.
+    clicks = reduce(DataFrame.unionByName, [_clicks_of(spark, file, spec) for file in files])
     return clicks.select(
         F.md5(F.concat_ws("\x1f", *clicks.columns)).alias("event_id"),
         "*",

@@ -16,11 +16,13 @@ from pyspark.sql import SparkSession
 
 from cli.nightly import spark_kafka_jars
 from feature_repo.card import load_card
+from feature_repo.source import read_clicks
 from spark_jobs.config import NightConfig
 from spark_jobs.lake import LakeError, compact, land, land_kafka, read_lake, read_log
 from spark_jobs.session import spark_session
 from streaming.topics import CLICKS
 from tests.market import FIRST_MS, write_market
+from tests.own_logs import LOGS, bring
 
 
 @pytest.fixture(scope="module")
@@ -55,6 +57,15 @@ def test_a_log_that_lands_twice_is_the_same_lake(spark, tmp_path: Path):
     land(read_log(spark, card, tmp_path / "market"), card, lake, "log")
     assert _rows(spark, card, lake) == first
     assert len(first) == len(set(first)) > 2_000
+
+
+@pytest.mark.parametrize("name", LOGS)
+def test_spark_reads_a_log_of_ones_own_as_the_experiments_do(name, spark, tmp_path: Path):
+    card = load_card(bring(tmp_path, name))
+    columns = ["query_id", "item_id", "event_time"]
+    found = sorted(tuple(row) for row in read_log(spark, card, tmp_path / "log").select(columns).collect())
+    expected = read_clicks(card, tmp_path / "log").select(columns).to_pylist()
+    assert found == sorted(tuple(row.values()) for row in expected)
 
 
 def test_kafka_lands_once_over_restarts_with_late_and_repeated_and_unreadable_clicks(spark, tmp_path: Path, broker):
