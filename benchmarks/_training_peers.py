@@ -1,4 +1,4 @@
-"""Runs in the peers' own environment: ``_training_peers.py FOLDER QUERIES ITEMS THREADS SECONDS BATCH``.
+"""Runs in the peers' own environment: ``_training_peers.py FOLDER THREADS SECONDS BATCH``.
 
 Reads FOLDER/log.npz, writes FOLDER/peers.json with examples a second. Towers of 256-128-32 over embeddings of 32, Adam.
 """
@@ -18,7 +18,7 @@ WARM_UP = 5  # batches
 
 
 def main() -> None:
-    folder, queries, items, threads, seconds, batch = Path(sys.argv[1]), *map(int, sys.argv[2:])
+    folder, threads, seconds, batch = Path(sys.argv[1]), *map(int, sys.argv[2:])
     torch.set_num_threads(threads)
     log = np.load(folder / "log.npz")
     width = log["item"].shape[1]
@@ -28,7 +28,7 @@ def main() -> None:
         "label": np.tile(np.r_[1.0, np.zeros(width - 1)], len(log["query"])),
     }
     pairs |= {f"{side}_kind": log[f"{side}_kind"][pairs[side]] for side in ("query", "item")}
-    sizes = {"query": queries, "item": items, "query_kind": 200, "item_kind": 200}
+    sizes = {side: len(log[f"{side}_kind"]) for side in ("query", "item")} | {"query_kind": 200, "item_kind": 200}
     rows = batch * width  # one batch: all candidates of so many positives
     with (
         (folder / "peers.log").open("w") as noise,

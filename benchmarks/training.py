@@ -3,7 +3,8 @@
     python -m benchmarks.training --json training.json
 
 One example is a pair of a query and a candidate: 256 positives with 4 negatives each are 1,280. DAT runs its full loss
-(augmented vectors by replay, sampled softmax, category alignment); the peers run their DSSM by their own trainers on
+(augmented vectors by replay, sampled softmax, category alignment), ``dat_published`` the paper's, ``two_tower`` nothing
+of either; the peers run their DSSM by their own trainers on
 the same pairs, batch and sizes, with fewer inputs: two ids and a category each side. ``*_bare``: a peer's model and
 optimiser without its loader. ``epoch_s``: seconds an epoch while the tables grow and the clicks stay the same.
 """
@@ -22,7 +23,13 @@ import typer
 
 BATCH, NEGATIVES, KINDS = 256, 4, 200
 PEERS = Path(__file__).with_name("training_peers.txt")
+SCALES = (1, 10)  # of the tables at which the peers are measured, too
 GROWTH = (1, 10, 100)
+CASES = {
+    "dat": {},
+    "dat_published": {"amm": "gradient", "memories": (0.1,), "loss": "bce"},
+    "two_tower": {"amm": "off", "lambda_ca": 0.0, "loss": "bce"},
+}
 
 Array = np.ndarray
 
@@ -45,12 +52,19 @@ def training(
         "threads": threads, "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
     }  # fmt: skip
     log = made_up_log(clicks, queries, items)
-    for name, settings in (("dat", {}), ("dat_gradient", {"amm": "gradient", "memories": (0.1,), "loss": "bce"})):
-        result[name] = round(clicks * (1 + NEGATIVES) / epoch_seconds(log, queries, items, **settings))
+    result["examples_per_s"] = {str((queries + items) * t): {} for t in SCALES}
+    for times, found in zip(SCALES, result["examples_per_s"].values(), strict=True):
+        for name, settings in CASES.items():
+            found[name] = round(clicks * (1 + NEGATIVES) / epoch_seconds(log, queries, items, times, **settings))
     if peers:
-        result |= measure_peers(log, queries, items, threads, seconds)
-        named = [result["torch_rechub"], result["recbole"]]
-        result["times_the_faster_peer"] = round(result["dat"] / max(named), 1)
+        with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
+            python = peers_python(Path(scratch))
+            for times, found in zip(SCALES, result["examples_per_s"].values(), strict=True):
+                folder = Path(scratch) / f"times-{times}"
+                found |= measure_peers(python, folder, spread_out(log, times), threads, seconds)
+                found["dat_against_the_faster_peer"] = round(
+                    found["dat"] / max(found["torch_rechub"], found["recbole"]), 1
+                )
     # The tables grow a hundredfold up to ten times those above; the same ids are clicked, spread over the larger table.
     small = made_up_log(clicks, queries // 10, items // 10)
     result["epoch_s"] = grown(small, queries // 10, items // 10)
@@ -144,21 +158,36 @@ def grown(log: dict[str, Array], queries: int, items: int) -> dict[str, float]:
     return {str(times): round(seconds, 3) for times, seconds in best.items()}
 
 
-def measure_peers(log: dict[str, Array], queries: int, items: int, threads: int, seconds: int) -> dict[str, float]:
-    """Examples a second of both peers, in an environment of their own."""
-    with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
-        folder = Path(scratch)
-        uv = [sys.executable, "-m", "uv"]
-        subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(folder / "venv")], check=True)
-        python = folder / "venv" / "bin" / "python"
-        subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(PEERS)], check=True)
-        np.savez(folder / "log.npz", **log)
-        script = Path(__file__).with_name("_training_peers.py")
-        command = [python, script, folder, str(queries), str(items), str(threads), str(seconds), str(BATCH)]
-        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=folder)
-        if done.returncode:
-            raise RuntimeError(f"the peers failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
-        return json.loads((folder / "peers.json").read_text())
+def spread_out(log: dict[str, Array], times: int) -> dict[str, Array]:
+    """The same clicks on ids of tables that many times as large."""
+    kinds = {}
+    for side in ("query", "item"):
+        kinds[f"{side}_kind"] = np.zeros(len(log[f"{side}_kind"]) * times, np.int64)
+        kinds[f"{side}_kind"][::times] = log[f"{side}_kind"]
+    return {"query": log["query"] * times, "item": log["item"] * times, **kinds}
+
+
+def peers_python(scratch: Path) -> Path:
+    """An environment with both peers; torch is the one that we run with."""
+    uv = [sys.executable, "-m", "uv"]
+    subprocess.run([*uv, "venv", "--quiet", "--python", sys.executable, str(scratch / "venv")], check=True)
+    python = scratch / "venv" / "bin" / "python"
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", str(python), "-r", str(PEERS)], check=True)
+    return python
+
+
+def measure_peers(python: Path, folder: Path, log: dict[str, Array], threads: int, seconds: int) -> dict[str, float]:
+    """Examples a second of both peers."""
+    folder.mkdir()
+    np.savez(folder / "log.npz", **log)
+    script = Path(__file__).with_name("_training_peers.py")
+    done = subprocess.run(
+        [python, script, folder, str(threads), str(seconds), str(BATCH)],
+        capture_output=True, text=True, check=False, cwd=folder,
+    )  # fmt: skip
+    if done.returncode:
+        raise RuntimeError(f"the peers failed:\n{done.stdout[-2000:]}\n{done.stderr[-4000:]}")
+    return json.loads((folder / "peers.json").read_text())
 
 
 if __name__ == "__main__":

@@ -1,5 +1,8 @@
 """What a real night wrote, held against brute force on the log itself."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
@@ -109,3 +112,25 @@ def test_the_state_at_the_cut_counts_every_click_before_it(finished_night, log, 
     someone = known.query_id.iloc[-1]
     assert history[someone][-1] == known[known.query_id == someone].item_id.iloc[-1]
     assert history.str.len().max() == 20
+
+
+def test_training_loads_the_output_without_pandas(finished_night):
+    """Where pandas cannot even be imported, nothing can be copied through it."""
+    program = """
+import sys
+from pathlib import Path
+
+class NoPandas:
+    def find_spec(self, name, path, target=None):
+        if name == "pandas":
+            raise ModuleNotFoundError(name)
+
+sys.meta_path.insert(0, NoPandas())
+from feature_repo.card import load_card
+from training.examples import load_training_set
+print(len(load_training_set(Path(sys.argv[1]), load_card(sys.argv[2])).examples))
+"""
+    arguments = [str(finished_night.folder), finished_night.settings.dataset]
+    done = subprocess.run([sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 100

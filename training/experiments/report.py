@@ -16,7 +16,8 @@ h1{font-size:2rem;line-height:1.2;margin:.2rem 0 .4rem}h2{font-size:1.25rem;marg
 .lead{font-size:1.12rem}.note,.about{color:#5c6773;font-size:.9rem}
 table{border-collapse:collapse;width:100%;font:14px/1.4 system-ui,sans-serif;font-variant-numeric:tabular-nums}
 th,td{padding:.34rem .6rem;text-align:right;border-bottom:1px solid #e4e1d8;white-space:nowrap}
-th:first-child,td:first-child{text-align:left}th{color:#5c6773;font-weight:600}
+th:first-child,td:first-child{text-align:left}
+table.words td{text-align:left;white-space:normal}th{color:#5c6773;font-weight:600}
 tr.ours td{background:#e9f4ee}.best{font-weight:700;color:#0b6e4f}.pm{color:#8a939d;font-size:.85em}
 .scroll{overflow-x:auto}
 """
@@ -57,16 +58,18 @@ def _figure(figure: go.Figure, height: int = 420) -> str:
         paper_bgcolor="rgba(0,0,0,0)", plot_bgcolor="rgba(0,0,0,0)", font={"family": "system-ui, sans-serif"},
         legend={"orientation": "h", "y": 1.12},
     )  # fmt: skip
-    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displaylogo": False})
+    return figure.to_html(full_html=False, include_plotlyjs=False, config={"displayModeBar": False, "responsive": True})
 
 
-def _table(head: list[str], rows: list[list[str]], ours: str | None = None) -> str:
+def _table(head: list[str], rows: list[list[str]], ours: str | None = None, kind: str = "numbers") -> str:
     cells = "".join(f"<th>{name}</th>" for name in head)
     body = "".join(
         f"<tr{' class=ours' if row[0] == ours else ''}>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>"
         for row in rows
     )
-    return f'<div class="scroll"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+    return (
+        f'<div class="scroll"><table class="{kind}"><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>'
+    )
 
 
 def _value(row: dict, key: str, best: float | None = None) -> str:
@@ -133,6 +136,7 @@ def _table2(result: dict[str, Any]) -> tuple[str, str, list[str]]:
         [name, *(f"{value:.4f}" for values in paper.TABLE2.values() for value in values[name])]
         for name in paper.TABLE2["Meituan"]
     ]
+    columns = [f"{name.split()[0]} {metric}" for name in paper.TABLE2 for metric in METRICS.values()]
     settings = [[name, escape(_settings(rows[name]["settings"]))] for name in order]
     tuned = go.Figure()
     for name in order:
@@ -140,14 +144,17 @@ def _table2(result: dict[str, Any]) -> tuple[str, str, list[str]]:
         if values:
             reached = [max(values[: k + 1]) for k in range(len(values))]
             tuned.add_scatter(x=list(range(1, len(values) + 1)), y=reached, name=name, mode="lines+markers")
-    tuned.update_layout(xaxis_title="trial", yaxis_title="best so far (√³ of HR@50·HR@100·MRR)", xaxis={"dtick": 1})
+    tuned.update_layout(
+        xaxis_title="trial", yaxis_title="best on the validation cut (geometric mean)", xaxis={"dtick": 1}
+    )
     parts = [
         "<h2>Every model, tuned alike</h2>", _figure(bars), _table(head, main, ours),
         P_NOTE.format(baseline=escape(ours)),
         "<h2>Beside the paper</h2>", _figure(beside) if shared else "",
-        _table(["paper, table 2", *(f"{n} {m}" for n in paper.TABLE2 for m in METRICS.values())], printed, "dat"),
+        _table(["paper, table 2", *columns], printed, "dat"),
         "<h2>Where the hits come from</h2>", _parts(rows, order),
-        "<h2>Tuning</h2>", _figure(tuned) if tuned.data else "", _table(["model", "best settings"], settings),
+        "<h2>Tuning</h2>", _figure(tuned) if tuned.data else "",
+        _table(["model", "best settings"], settings, kind="words"),
     ]  # fmt: skip
     return f"{result['title']}: DAT among its rivals", lead, parts
 
@@ -163,7 +170,7 @@ def _parts(rows: dict[str, dict], order: list[str]) -> str:
     labels = [f"{part} ({rows[order[0]]['parts'][part]['clicks']:,.0f})" for part in names]
     values = [[rows[m]["parts"][part]["hr100"] for part in names] for m in order]
     heat = go.Figure(
-        go.Heatmap(z=values, x=labels, y=order, colorscale="Greens", texttemplate="%{z:.2f}", colorbar_title="HR@100")
+        go.Heatmap(z=values, x=labels, y=order, showscale=False, colorscale="Greens", zmin=0, texttemplate="%{z:.2f}")
     )
     heat.update_yaxes(autorange="reversed")
     return _figure(heat, 120 + 34 * len(order))
