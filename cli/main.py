@@ -21,6 +21,7 @@ VERBS = {  # verb: the module of this folder that holds it
     "serve": "serve",
     "bundles": "bundles",
     "ab": "ab",
+    "generate": "generate",
     "evaluate": "evaluate",
     "experiment": "experiment",
     "broker": "stack",
