@@ -1,7 +1,7 @@
 """``dat nightly``: from the day's clicks to a published bundle."""
 
 import json
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -14,8 +14,14 @@ from cli.settings import Bootstrap, Data, Home, Json, Redis, Settings, claim_hom
 def nightly(
     data: Data = None,
     date: Annotated[
-        str, typer.Option("--date", help="The test day, YYYY-MM-DD: the window ends where it begins. Or: latest.")
+        str,
+        typer.Option(
+            help="The test day: the window ends where it begins. YYYY-MM-DD · latest: that of the newest click · "
+            "yesterday: the day (UTC) that has just ended, for a schedule."
+        ),
     ] = "latest",
+    first: Annotated[str | None, typer.Option("--from", help="Catch up: the first of several dates, in order.")] = None,
+    last: Annotated[str | None, typer.Option("--to", help="The last of them.")] = None,
     home: Home = None,
     bootstrap: Bootstrap = None,
     redis: Redis = None,
@@ -28,21 +34,27 @@ def nightly(
 
     The steps: land new clicks in the lake, compute features as of their time, sample negatives, join features as of
     each click through Feast, train, evaluate on the test day, judge, publish, load the catalogues online. Running a
-    date twice does nothing new. Exit status: 0 published, 3 refused by the gate, 1 anything else.
+    date twice does nothing new; a run that was killed goes on where it was. With --from and --to every date of the
+    range gets its night, and --json holds a list under "nights". Exit status: 0 published, 3 refused by the gate (at
+    least once), 1 anything else.
     """
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
-    day = None if date == "latest" else _day(date)
-    summary = run_night(settings, day, kafka, log, again)
-    gate = summary.gate
-    colour = "green" if gate.verdict == "published" else "red"
-    console.print(f"[bold]{summary.bundle}[/] [{colour}]{gate.verdict}[/]: {gate.reason}")
-    served = served_report(settings, summary.date) if kafka else None
-    if served:
-        rates = ", ".join(f"{name} {served[name]:.3f}" for name in ("hr50", "hr100", "mrr10"))
-        console.print(f"What was served on that day: {served['clicks']:,} clicks after an answer, {rates}")
-    if json_file:
-        json_file.write_text(json.dumps(summary.model_dump(mode="json") | {"served": served}, indent=2))
-    raise typer.Exit(0 if gate.verdict == "published" else 3)
+    ranged = first is not None or last is not None
+    days = _days(first, last, settings.card.day_ms) if ranged else [None if date == "latest" else _day(date, "--date")]
+    summaries = []
+    for day in days:
+        summary = run_night(settings, day, kafka, log, again)
+        gate = summary.gate
+        colour = "green" if gate.verdict == "published" else "red"
+        console.print(f"[bold]{summary.bundle}[/] [{colour}]{gate.verdict}[/]: {gate.reason}")
+        served = served_report(settings, summary.date) if kafka else None
+        if served:
+            rates = ", ".join(f"{name} {served[name]:.3f}" for name in ("hr50", "hr100", "mrr10"))
+            console.print(f"What was served on that day: {served['clicks']:,} clicks after an answer, {rates}")
+        summaries.append(summary.model_dump(mode="json") | {"served": served})
+        if json_file:
+            json_file.write_text(json.dumps({"nights": summaries} if ranged else summaries[0], indent=2))
+    raise typer.Exit(0 if all(summary["gate"]["verdict"] == "published" for summary in summaries) else 3)
 
 
 def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = True, again: bool = False, progress=None):
@@ -136,11 +148,26 @@ def read_outcomes(settings: Settings):
     return impressions, clicks
 
 
-def _day(text: str):
+def _day(text: str, option: str):
+    if text == "yesterday":
+        return datetime.now(UTC).date() - timedelta(days=1)
     try:
         return datetime.strptime(text, "%Y-%m-%d").date()
     except ValueError:
-        raise typer.BadParameter(f"'{text}' is not a date; write YYYY-MM-DD or latest", param_hint="--date") from None
+        raise typer.BadParameter(
+            f"'{text}' is not a date; write YYYY-MM-DD, latest or yesterday", param_hint=option
+        ) from None
+
+
+def _days(first: str | None, last: str | None, day_ms: int) -> list:
+    """The dates from the first to the last, a day of the dataset apart."""
+    if first is None or last is None:
+        raise typer.BadParameter("a range of dates needs both --from and --to", param_hint="--from")
+    start, end = _day(first, "--from"), _day(last, "--to")
+    if end < start:
+        raise typer.BadParameter(f"{last} is before {first}", param_hint="--to")
+    step = max(1, day_ms // 86_400_000)
+    return [start + timedelta(days=n) for n in range(0, (end - start).days + 1, step)]
 
 
 def spark_kafka_jars() -> list[Path]:
