@@ -63,6 +63,8 @@ class NightConfig(BaseModel):
     cores: str = "*"
     """Local Spark's threads, or ``*`` for all."""
     driver_memory: str = "3g"
+    processes: int = Field(default=1, ge=1)
+    """Processes that train together under Spark's TorchDistributor; 1: the nightly process itself."""
     keep_bundles: int = Field(default=5, ge=1)
     rules: Rules = Rules()
     gate_tolerance: float = Field(default=0.05, ge=0, lt=1)

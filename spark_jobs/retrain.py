@@ -11,32 +11,32 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from feature_repo.card import DatasetCard
+from spark_jobs.code import code_version
 from spark_jobs.config import NightConfig
 from training.bundle import Bundle, Manifest, now
-from training.evaluation import measure
-from training.examples import TrainingSet, load_training_set
+from training.evaluation import Report, measure, report
+from training.examples import load_training_set
 from training.live import LiveDAT, StaticDAT
-from training.replay import make_replay
+from training.replay import Replay, make_replay
 from training.trainer import EpochReport, Fitted, fit
 
 
 def version_of(day: str, card: dict, config: NightConfig, parent: str | None) -> str:
     """A bundle's version: its date and a hash of all that it is made from, so that a re-run makes the same one."""
-    made_from = json.dumps([card["sha256"], config.model.model_dump_json(), parent])
+    made_from = json.dumps([card["sha256"], config.model.model_dump_json(), config.processes, parent])
     return f"{day}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"
 
 
 def train(
     folder: Path, dataset: DatasetCard, config: NightConfig, parent: Bundle | None, cut_ms: int,
-    on_epoch: Callable[[EpochReport], None],
-) -> tuple[TrainingSet, Fitted]:  # fmt: skip
-    """Fit the model to ``training_sets/<date>``, from the parent's weights if there is one."""
+    on_epoch: Callable[[EpochReport], None], checkpoint: Path,
+) -> Fitted:  # fmt: skip
+    """Fit the model to ``training_sets/<date>``, from the parent's weights if there is one; see :func:`fit`."""
     data = load_training_set(folder, dataset)
-    fitted = fit(
+    return fit(
         data.examples, data.query, data.item, data.query_spec, data.item_spec,
-        config.model, parent, on_epoch, cut_ms,
+        config.model, parent, on_epoch, cut_ms, checkpoint,
     )  # fmt: skip
-    return data, fitted
 
 
 def test_ranks(
@@ -44,7 +44,23 @@ def test_ranks(
     on_clicks: Callable[[int], None] = lambda clicks: None,
 ) -> np.ndarray:  # fmt: skip
     """The rank of each test click's item: as the night left the model, or folding in each click once predicted."""
-    replay = make_replay(test, profiles, dataset, fitted.queries, fitted.items, fitted.query_spec, fitted.item_spec)
+    return _rank(fitted, _replay(fitted, test, profiles, dataset), cut_ms, live, on_clicks)
+
+
+def test_report(
+    fitted: Fitted, test: pa.Table, profiles: dict[str, pa.Table], dataset: DatasetCard, cut_ms: int, live: bool,
+    on_clicks: Callable[[int], None] = lambda clicks: None,
+) -> Report:  # fmt: skip
+    """Hit rates of the same, over all test clicks and by part."""
+    replay = _replay(fitted, test, profiles, dataset)
+    return report(_rank(fitted, replay, cut_ms, live, on_clicks), replay)
+
+
+def _replay(fitted: Fitted, test: pa.Table, profiles: dict[str, pa.Table], dataset: DatasetCard) -> Replay:
+    return make_replay(test, profiles, dataset, fitted.queries, fitted.items, fitted.query_spec, fitted.item_spec)
+
+
+def _rank(fitted: Fitted, replay: Replay, cut_ms: int, live: bool, on_clicks: Callable[[int], None]) -> np.ndarray:
     scorer = LiveDAT(fitted, replay) if live else StaticDAT(fitted, replay, cut_ms)
     return measure(scorer, replay, on_block=on_clicks)
 
@@ -64,9 +80,17 @@ def read_catalogues(offline: Path) -> dict[str, pa.Table]:
 
 def make_bundle(
     fitted: Fitted, version: str, dataset: DatasetCard, card: dict, offsets: dict[int, int],
-    services: dict[str, dict[str, str]], metrics: dict[str, float], parent: str | None,
+    services: dict[str, dict[str, str]], reports: dict[str, Report], parent: str | None,
 ) -> Bundle:  # fmt: skip
-    """The bundle of a trained model. ``card`` is the training set's data card."""
+    """The bundle of a trained model. ``card`` is the training set's data card; ``reports``: static and live, if any."""
+    sizes = {"queries": len(fitted.queries.ids), "items": len(fitted.items.ids)}
+    metrics = {f"{name}_{key}": value for name, of in reports.items() for key, value in of.all.model_dump().items()}
+    parts: dict[str, dict[str, float]] = {}
+    for name, of in reports.items():
+        for part, found in of.parts.items():
+            values = found.model_dump()
+            clicks = {"clicks": values.pop("clicks")}
+            parts[part] = parts.get(part, clicks) | {f"{name}_{key}": value for key, value in values.items()}
     manifest = Manifest(
         version=version,
         dataset=dataset.name,
@@ -77,7 +101,8 @@ def make_bundle(
         query=fitted.query_spec,
         item=fitted.item_spec,
         services=services,
-        metrics=metrics,
-        lineage={"training_set": card["sha256"], "parent": parent or "", "seed": str(card["seed"])},
+        metrics=metrics | sizes,
+        parts=parts,
+        lineage={"training_set": card["sha256"], "parent": parent or "", "seed": str(card["seed"])} | code_version(),
     )
     return Bundle(manifest, fitted.model, fitted.queries, fitted.items)

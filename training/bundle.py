@@ -47,6 +47,8 @@ class Manifest(BaseModel):
     services: dict[str, dict[str, str]]
     """Feature service → {feature: type}: exactly what each tower was trained to read."""
     metrics: dict[str, float]
+    parts: dict[str, dict[str, float]] = {}
+    """The same metrics by part of the test clicks, such as new queries; each with how many ``clicks`` it has."""
     lineage: dict[str, str]
 
     @property
@@ -138,10 +140,11 @@ class Shelf:
         self.folder = folder
 
     def versions(self) -> list[str]:
-        """Published versions in order of their creation."""
+        """Published versions in order of the clicks that they have seen, then of their creation."""
         found = [path.parent.name for path in self.folder.glob("*/manifest.json")]
         names = [name for name in found if not name.startswith(".") and not (self.folder / name).is_symlink()]
-        return sorted(names, key=lambda name: (self.manifest(name).created, name))
+        manifests = {name: self.manifest(name) for name in names}
+        return sorted(names, key=lambda name: (manifests[name].cut_ms, manifests[name].created, name))
 
     def current(self) -> str | None:
         link = self.folder / "current"
@@ -149,6 +152,18 @@ class Shelf:
 
     def manifest(self, version: str) -> Manifest:
         return Manifest.model_validate_json((self.folder / version / "manifest.json").read_text())
+
+    def described(self, version: str) -> Manifest:
+        """A published version's manifest.
+
+        Raises:
+            BundleError: there is no such version.
+        """
+        if not (self.folder / version / "manifest.json").is_file():
+            raise BundleError(
+                f"no bundle {version} in {self.folder}; there are: {', '.join(self.versions()) or 'none'}"
+            )
+        return self.manifest(version)
 
     def load(self, version: str | None = None) -> Bundle:
         """The given bundle, or the one in service.
@@ -162,7 +177,7 @@ class Shelf:
         return Bundle.load(self.folder / version)
 
     def publish(self, bundle: Bundle) -> Path:
-        """Write beside, rename into place, then point ``current`` at it; each step is atomic."""
+        """Write beside, rename into place, then :meth:`put_into_service`; each step is atomic."""
         self.folder.mkdir(parents=True, exist_ok=True)
         final = self.folder / bundle.version
         if not final.exists():
@@ -173,22 +188,37 @@ class Shelf:
                 staging.rename(final)
             finally:
                 shutil.rmtree(staging, ignore_errors=True)
-        self.promote(bundle.version)
+        self.put_into_service(bundle.version)
         return final
+
+    def put_into_service(self, version: str) -> None:
+        """Promote a version, unless the one in service has seen later clicks: a night that is made up for long after
+        must not take the service back to its date."""
+        current = self.current()
+        if current is None or self.manifest(current).cut_ms <= self.manifest(version).cut_ms:
+            self.promote(version)
+
+    def ancestor(self, cut_ms: int) -> str | None:
+        """The bundle that a night with this cut starts from and is compared with, whenever it is run: the one in
+        service, or the nearest of those that it came from, whose cut is earlier."""
+        versions, version = self.versions(), self.current()
+        while version in versions:
+            manifest = self.manifest(version)
+            if manifest.cut_ms < cut_ms:
+                return version
+            version = manifest.lineage.get("parent")
+        return None
 
     def promote(self, version: str) -> None:
         """Put a published version into service: also how one rolls back."""
-        if not (self.folder / version / "manifest.json").is_file():
-            raise BundleError(
-                f"no bundle {version} in {self.folder}; there are: {', '.join(self.versions()) or 'none'}"
-            )
+        self.described(version)
         link = self.folder / f".current.{os.getpid()}"
         link.unlink(missing_ok=True)
         link.symlink_to(version)
         link.rename(self.folder / "current")
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the newest ``keep`` versions and the one in service; returns what went."""
+        """Delete all but the last ``keep`` versions and the one in service; returns what went."""
         current = self.current()
         old = [version for version in self.versions()[:-keep] if version != current]
         for version in old:

@@ -24,3 +24,23 @@ def test_roll_back_and_promote(tmp_path: Path):
     listed = run("bundles", "--home", str(tmp_path), "--promote", "second")
     assert shelf.current() == "second" and first.version in listed.stdout
     assert "no bundle nonsense" in sentence(run("bundles", "--home", str(tmp_path), "--promote", "nonsense"))
+
+
+def test_compare_shows_metrics_and_parts_side_by_side(tmp_path: Path):
+    shelf = Shelf(tmp_path / "bundles")
+    first = tiny_bundle()
+    parts = {"new queries": {"clicks": 7, "live_hr100": 0.25}, "seen 0": {"clicks": 0, "live_hr100": 0.0}}
+    metrics = {"static_clicks": 9.0, "live_hr100": 0.5}
+    one = first.manifest.model_copy(update={"version": "one", "metrics": metrics, "parts": parts})
+    better = {"new queries": {"clicks": 8, "live_hr100": 0.375}}
+    config = one.config.model_copy(update={"epochs": 77})
+    update = {"version": "two", "metrics": metrics | {"live_hr100": 0.625}, "parts": better, "config": config}
+    two = one.model_copy(update=update)
+    for manifest in (one, two):
+        shelf.publish(dataclasses.replace(first, manifest=manifest))
+    shown = run("bundles", "--home", str(tmp_path), "--compare", "one", "two", COLUMNS="120").stdout
+    rows = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
+    assert "live HR@100 0.500 0.625 +0.125" in rows and "live HR@100 0.250 0.375 +0.125" in rows
+    assert "new queries clicks 7 8" in rows and "seen 0" not in shown
+    assert f"model.epochs {first.manifest.config.epochs} 77" in rows
+    assert "no bundle three" in sentence(run("bundles", "--home", str(tmp_path), "--compare", "one", "three"))

@@ -1,5 +1,6 @@
 """The nightly job as a whole: what it publishes, and what it refuses."""
 
+import json
 from datetime import date
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import pytest
 from cli.nightly import run_night
 from feature_repo.card import CardError
 from feature_repo.store import open_store
+from spark_jobs import experiment
+from spark_jobs.experiment import tracking_uri
 from spark_jobs.gate import judge
 from spark_jobs.tables import replace
 from tests.spark_jobs.conftest import FinishedNight, Silent, market_settings
@@ -51,6 +54,56 @@ def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_i
     assert shelf.manifest(second.bundle).lineage["parent"] == first.bundle
     assert shelf.versions() == [first.bundle, second.bundle] and shelf.current() == second.bundle
     assert set(shelf.load(first.bundle).items.ids) <= set(shelf.load(second.bundle).items.ids)
+
+    # The first date once more: its record says that it is done, and the service stays with the newer bundle.
+    repeated = run_night(settings, date(2023, 11, 18), progress=Silent())
+    assert repeated.model_copy(update={"stages": first.stages}) == first
+    assert "train DAT" not in repeated.stages and shelf.current() == second.bundle
+
+    # A gate that asks for the impossible refuses; the next run with it finds the refusal in the record.
+    asked = settings.night.model_copy(update={"gate_coverage": 1.0, "window_days": 2})
+    impossible = settings.model_copy(update={"night": asked})
+    for trained in (True, False):
+        refused = run_night(impossible, date(2023, 11, 19), progress=Silent())
+        assert refused.gate.verdict == "refused" and "of the newest day's clicks" in refused.gate.reason
+        assert ("train DAT" in refused.stages) is trained
+    assert refused.bundle not in shelf.versions() and shelf.current() == second.bundle
+    assert not (settings.home / "training").exists()
+    _the_experiments_are_logged(settings, {first.bundle, second.bundle}, refused.bundle)
+
+
+def _the_experiments_are_logged(settings, published: set[str], refused: str):
+    """MLflow has one finished run a night, refused ones too, with what went in and what came out."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(tracking_uri(settings.home))
+    runs = client.search_runs([client.get_experiment_by_name("market").experiment_id])
+    assert {run.data.tags["bundle"]: run.data.tags["verdict"] for run in runs} == {
+        refused: "refused",
+        **dict.fromkeys(published, "published"),
+    }
+    shelf = Shelf(settings.home / "bundles")
+    for run in runs:
+        assert run.info.status == "FINISHED" and run.data.params["model.epochs"] == "2"
+        epochs = client.get_metric_history(run.info.run_id, "epoch_loss")
+        assert sorted(metric.step for metric in epochs) == [1, 2]
+        assert {file.path for file in client.list_artifacts(run.info.run_id)} == {
+            "data_card.json", "manifest.json", "verdict.json",
+        }  # fmt: skip
+        version = run.data.tags["bundle"]
+        if version in published:
+            manifest = shelf.manifest(version)
+            assert run.data.metrics["live_hr100"] == pytest.approx(manifest.metrics["live_hr100"])
+            assert run.data.tags["training_set"] == manifest.lineage["training_set"]
+            assert run.inputs.dataset_inputs[0].dataset.digest == manifest.lineage["training_set"][:36]
+            assert run.data.tags["package"] and json.loads(run.data.tags["kafka_offsets"]) == {}
+
+
+def test_a_log_of_experiments_that_fails_does_not_fail_the_night(finished_night, fitted, tmp_path, caplog):
+    (tmp_path / "mlflow.db").mkdir()
+    bundle = Shelf(finished_night.settings.home / "bundles").load()
+    experiment.log(tmp_path, bundle, [], finished_night.summary.gate, {}, finished_night.settings.night)
+    assert f"the experiment of {bundle.version} was not logged" in caplog.text
 
 
 @pytest.fixture(scope="module")

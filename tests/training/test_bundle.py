@@ -1,7 +1,8 @@
 """Bundles: what is written is what is read; publishing is all or nothing."""
 
 import json
-from dataclasses import fields
+from dataclasses import fields, replace
+from datetime import UTC, datetime
 
 import numpy as np
 import pytest
@@ -63,6 +64,31 @@ def test_pruning_keeps_the_newest_and_the_one_in_service(shelf):
     shelf.promote("a")
     assert shelf.prune(2) == ["b"]
     assert shelf.versions() == ["a", "c", "d"] and shelf.load().version == "a"
+
+
+def dated(version: str, day: int, parent: str = "") -> Bundle:
+    """A bundle whose window ends on a day of November."""
+    made = tiny_bundle(version)
+    window = (made.manifest.window[0], datetime(2023, 11, day, tzinfo=UTC))
+    return replace(made, manifest=made.manifest.model_copy(update={"window": window, "lineage": {"parent": parent}}))
+
+
+def test_a_night_made_up_for_later_does_not_take_the_service_back_to_its_date(shelf):
+    for bundle in (dated("10th", 10), dated("20th", 20, "10th"), dated("15th", 15, "10th")):
+        shelf.publish(bundle)
+    assert shelf.current() == "20th" and shelf.versions() == ["10th", "15th", "20th"]
+
+
+def test_a_night_starts_from_the_bundle_in_service_or_what_that_came_from(shelf):
+    """Also once its own bundle is in service, so that running it again starts from the same; never from one that was
+    rolled back."""
+    november = [datetime(2023, 11, day, tzinfo=UTC).timestamp() * 1000 for day in range(1, 30)]
+    assert shelf.ancestor(november[20]) is None
+    for bundle in (dated("10th", 10), dated("15th", 15, "10th"), dated("20th", 20, "15th")):
+        shelf.publish(bundle)
+    assert [shelf.ancestor(november[day - 1]) for day in (21, 20, 16, 15, 10)] == ["20th", "15th", "15th", "10th", None]
+    shelf.promote("10th")
+    assert shelf.ancestor(november[20]) == "10th"
 
 
 def test_a_damaged_bundle_is_refused_with_its_path(shelf):
