@@ -27,23 +27,43 @@ def category_alignment(vectors: Tensor, categories: Tensor) -> Tensor:
 
     A category with fewer than two items has no covariance and is left out; with no second category the loss is 0.
     """
-    _, group, sizes = torch.unique(categories, return_inverse=True, return_counts=True)
-    usable = (sizes >= 2) & (torch.unique(categories) != 0)
-    if int(usable.sum()) < 2:
+    codes, group, sizes = torch.unique(categories, return_inverse=True, return_counts=True)
+    usable = torch.where((sizes >= 2) & (codes != 0), sizes, 0)
+    if int((usable > 0).sum()) < 2:
         return vectors.new_zeros(())
     weights = sizes.to(vectors.dtype)
     means = vectors.new_zeros(len(sizes), vectors.shape[1]).index_add_(0, group, vectors) / weights[:, None]
-    centred = vectors - means[group]
-    # One padded block a category, so that all covariances are one batched product.
+    # Rows so scaled that a category's covariance is the plain product of its rows; those that do not count are zero.
+    scale = torch.where(usable > 0, (weights - 1).clamp(min=1).rsqrt(), 0)
+    rows = (vectors - means[group]) * scale[group, None]
+    largest = rows[group == usable.argmax()]
+    major = largest.T @ largest
+    # Σ ‖M − C_i‖² = K ‖M‖² − 2 ⟨M, Σ C_i⟩ + Σ ‖C_i‖², where Σ C_i is one product over all rows.
+    cross = (major * (rows.T @ rows)).sum()
+    return (usable > 0).sum() * major.square().sum() - 2 * cross + _squared_norms(rows, group, usable)
+
+
+def _squared_norms(rows: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
+    """``Σ_i ‖R_iᵀ R_i‖²_F`` over the groups R_i of rows [N, d]; ``sizes`` [G] is 0 for those to leave out.
+
+    Groups of like size share a padded block: padded to the largest, many small ones would cost as much as it does each.
+    A small block takes ``R_i R_iᵀ``, which has the same norm and is smaller.
+    """
     order = torch.argsort(group, stable=True)
-    starts = torch.cumsum(sizes, 0) - sizes
-    ordered = group[order]
-    padded = vectors.new_zeros(len(sizes), int(sizes.max()), vectors.shape[1])
-    padded[ordered, torch.arange(len(ordered)) - starts[ordered]] = centred[order]
-    padded = padded[usable]
-    covariances = padded.transpose(1, 2) @ padded / (weights[usable] - 1)[:, None, None]
-    major = covariances[sizes[usable].argmax()]
-    return (covariances - major).square().sum()
+    ordered, counts = group[order], torch.bincount(group)
+    place = torch.arange(len(order)) - (torch.cumsum(counts, 0) - counts)[ordered]
+    total, low = rows.new_zeros(()), 0
+    for high in (8, 32, int(sizes.max())):
+        chosen = (sizes > low) & (sizes <= high)
+        here = chosen[ordered]
+        if count := int(chosen.sum()):
+            slot = (torch.cumsum(chosen, 0) - 1)[ordered[here]]
+            padded = rows.new_zeros(count * high, rows.shape[1])
+            padded = padded.index_copy(0, slot * high + place[here], rows[order[here]]).view(count, high, -1)
+            turned = padded.transpose(1, 2)
+            total = total + (padded @ turned if high < rows.shape[1] else turned @ padded).square().sum()
+        low = high
+    return total
 
 
 def binary_cross_entropy(queries: Tensor, items: Tensor, exists: Tensor, temperature: float) -> Tensor:

@@ -81,3 +81,18 @@ def test_the_logq_correction_divides_by_the_expected_count():
     first = math.log(math.e + 0 + 1 + 0.5 + math.e) - 1
     second = math.log(math.e + 1 + 0.5 * math.e + 1) - 1
     assert float(loss) == pytest.approx((first + second) / 2)
+
+
+def test_category_alignment_is_the_sum_over_covariances_whatever_the_sizes():
+    """Groups of 1 to 90 items, one of them unknown (0), against eq. 3 written out."""
+    generator = torch.Generator().manual_seed(0)
+    sizes = [5, 1, 2, 3, 8, 9, 31, 32, 33, 90]
+    categories = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    categories = categories[torch.randperm(len(categories), generator=generator)]
+    vectors = torch.randn(len(categories), 16, generator=generator, requires_grad=True)
+    loss = losses.category_alignment(vectors, categories)
+    (gradient,) = torch.autograd.grad(loss, vectors)
+    covariances = [torch.cov(vectors[categories == code].T) for code, size in enumerate(sizes) if code and size > 1]
+    expected = sum((covariances[-1] - one).square().sum() for one in covariances)
+    torch.testing.assert_close(loss, expected)
+    torch.testing.assert_close(gradient, torch.autograd.grad(expected, vectors)[0])
