@@ -9,7 +9,7 @@ import tomllib
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
 CARDS = Path(__file__).parent / "cards"
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
@@ -74,12 +74,22 @@ class Side(_Strict):
     """The feature whose (first) value is the category that the Category Alignment Loss aligns."""
     created: str | None = None
     """The `time` feature that says since when an item exists; without it, an item exists from its first click."""
+    category_shares: str | None = None
+    """Queries: the tower also reads which share of the query's clicks went to each of the item side's largest
+    categories, clicks weighing half as much after this duration."""
 
     @field_validator("half_lives")
     @classmethod
     def _durations(cls, value: list[str]) -> list[str]:
         for text in value:
             duration_ms(text)
+        return value
+
+    @field_validator("category_shares")
+    @classmethod
+    def _duration(cls, value: str | None) -> str | None:
+        if value is not None:
+            duration_ms(value)
         return value
 
     @property
@@ -107,6 +117,14 @@ class DatasetCard(_Strict):
     clicks: Clicks
     query: Side = Field(default_factory=Side)
     item: Side = Field(default_factory=Side)
+
+    @model_validator(mode="after")
+    def _shares_need_a_category(self) -> "DatasetCard":
+        if self.item.category_shares is not None:
+            raise ValueError("category_shares belongs to [query]: items have no shares")
+        if self.query.category_shares is not None and self.item.category is None:
+            raise ValueError("query.category_shares needs [item] to name its category")
+        return self
 
     @property
     def day_ms(self) -> int:

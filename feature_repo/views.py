@@ -26,9 +26,10 @@ _TYPES: dict[str, FeastType] = {
 
 def view_fields(side_name: str, side: Side) -> dict[str, list[Field]]:
     """The fields of a side's views, by the view's short name."""
+    decays = [*side.half_lives, *([f"{side.category_shares} by category"] if side.category_shares else [])]
     activity = [
         Field(name="clicks", dtype=Int64, description="clicks so far"),
-        Field(name="counters", dtype=Array(Float32), description=f"decayed clicks at last_click: {side.half_lives}"),
+        Field(name="counters", dtype=Array(Float32), description=f"decayed clicks at last_click: {decays}"),
         Field(name="last_click", dtype=Int64, description="ms since the epoch, UTC"),
     ]
     augmented = [

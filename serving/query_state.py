@@ -78,7 +78,7 @@ class QueryTable:
         size = len(ids)
         rows = np.array([self._row.get(id_, -1) for id_ in ids], np.int64)
         clicks, last_click, folded = (np.zeros(size, np.int64) for _ in range(3))
-        counters = np.zeros((size, len(spec.half_lives_ms)), np.float32)
+        counters = np.zeros((size, len(spec.decays_ms)), np.float32)
         a = np.zeros((size, *table.a.shape[1:]), np.float32)
         codes = np.zeros((size, spec.slots), np.int32)
         numbers = np.zeros((size, len(spec.numbers)), np.float32)

@@ -16,6 +16,7 @@ from feature_repo.card import CardError, DatasetCard, Side
 from spark_jobs.tables import replace
 from training.activity import count_each
 from training.amm import ranks_within
+from training.shares import CategoryShares, added, all_half_lives
 
 _SPARK_TYPES = {"category": "string", "number": "float", "time": "long", "text": "string"}
 
@@ -66,16 +67,56 @@ def read_profiles(spark: SparkSession, card: DatasetCard, folder: Path, side_nam
     ).dropDuplicates([key])
 
 
-def activity(clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...]) -> DataFrame:
+def first_category(items: DataFrame, feature: str) -> DataFrame:
+    """``item_id, category``: the first value of the feature that is the items' category, null where there is none."""
+    column = F.col(feature)
+    if items.schema[feature].dataType.typeName() == "array":
+        column = F.when(F.size(column) > 0, F.element_at(column, 1))
+    return items.select("item_id", column.alias("category"))
+
+
+def category_shares(
+    clicks: DataFrame, items: DataFrame, card: DatasetCard, parent: CategoryShares | None
+) -> CategoryShares | None:
+    """What queries' clicks are counted by: the most clicked categories, or those that the parent bundle counts by.
+
+    A retrained tower starts from its parent's weights, so its columns must stay what they were.
+    """
+    asked = CategoryShares.of(card, {})
+    if asked is None or (parent and asked == parent.model_copy(update={"categories": []})):
+        return asked and parent
+    clicked = clicks.join(first_category(items, card.item.category), "item_id").where("category IS NOT NULL")
+    return CategoryShares.of(
+        card, {row["category"]: row["count"] for row in clicked.groupBy("category").count().collect()}
+    )
+
+
+def with_columns(clicks: DataFrame, items: DataFrame, shares: CategoryShares | None) -> DataFrame:
+    """Clicks with ``share_column``, the column that each counts in; as they are if nothing is counted by category."""
+    if shares is None:
+        return clicks
+    places = clicks.sparkSession.createDataFrame(
+        [(name, column) for column, name in enumerate(shares.categories)], "category string, share_column long"
+    )
+    columns = first_category(items, shares.feature).join(F.broadcast(places), "category").drop("category")
+    return clicks.join(columns, "item_id", "left").na.fill(shares.width - 1, ["share_column"])
+
+
+def activity(
+    clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...], shares: CategoryShares | None = None
+) -> DataFrame:
     """A side's activity just after each click: ``<side>_id, clicks, counters, last_click`` and the timestamps.
 
     Of a key's clicks at the same moment only the last one's row is kept: a join that found several rows of one time
     would pick any. Keys are spread over tasks; within a task all keys' counters run together as arrays.
+
+    Args:
+        shares: What is counted by category behind the plain counters; the clicks are then :func:`with_columns`.
     """
     key = f"{side_name}_id"
-    ordered = (
-        clicks.select(key, "event_time", "event_id").repartition(key).sortWithinPartitions("event_time", "event_id")
-    )
+    wanted = [key, "event_time", "event_id", *(["share_column"] if shares else [])]
+    ordered = clicks.select(*wanted).repartition(key).sortWithinPartitions("event_time", "event_id")
+    decays_ms = all_half_lives(half_lives_ms, shares)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         filled = list(batches)
@@ -85,7 +126,8 @@ def activity(clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...]) 
         ids = table[key].combine_chunks().dictionary_encode()
         groups = ids.indices.to_numpy(zero_copy_only=False).astype(np.int64)
         times = table["event_time"].to_numpy()
-        counters = count_each(times, groups, half_lives_ms)
+        gains = added(len(half_lives_ms), table["share_column"].to_numpy(), shares.width) if shares else None
+        counters = count_each(times, groups, decays_ms, gains)
         width = counters.shape[1]
         offsets = pa.array(np.arange(len(times) + 1, dtype=np.int32) * width)
         rows = pa.table(
@@ -117,7 +159,9 @@ def write_history(rows: DataFrame, offline: Path, view: str, partition: str = "a
     replace(offline / view / f"part={partition}", lambda folder: rows.write.parquet(str(folder)))
 
 
-def state_at(clicks: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard) -> DataFrame:
+def state_at(
+    clicks: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard, shares: CategoryShares | None = None
+) -> DataFrame:
     """Every id of a side at the cut, whose clicks are given: ``id``, profile, activity and, for queries, history.
 
     Queries are those that have clicked; items also those that the catalogue has, from the moment that they exist.
@@ -125,7 +169,7 @@ def state_at(clicks: DataFrame, profiles: DataFrame, side_name: str, card: Datas
     key = f"{side_name}_id"
     side: Side = getattr(card, side_name)
     latest = (
-        activity(clicks, side_name, side.half_lives_ms)
+        activity(clicks, side_name, side.half_lives_ms, shares)
         .groupBy(key)
         .agg(F.max_by(F.struct("clicks", "counters", "last_click"), "clicks").alias("last"))
     )

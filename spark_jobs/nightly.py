@@ -18,6 +18,8 @@ from spark_jobs.progress import Clock, Progress
 from spark_jobs.records import NightSummary
 from spark_jobs.renewal import Renewal
 from spark_jobs.session import spark_session
+from training.bundle import Shelf
+from training.shares import CategoryShares
 
 SIDES = ("query", "item")
 
@@ -84,26 +86,35 @@ class Night:
                 in_window = F.col("event_time").between(span.start, span.cut - 1)
                 if clicks.where(in_window).limit(1).count() == 0:
                     raise NightError(f"the lake has no clicks in the window before {day}; choose another --date")
-                profiles = self._features(clicks, clock)
+                profiles, shares = self._features(clicks, span.cut, clock)
                 with clock.stage("sample negatives"):
-                    training_set.sample(clicks, profiles, card, span, config, folder)
+                    training_set.sample(clicks, profiles, card, span, config, folder, shares)
                 rows = clicks.where(in_window).count()
                 with clock.stage("join features as of each click", rows) as advance:
-                    training_set.join(self.store, card, span, config, folder, advance)
+                    training_set.join(self.store, card, span, config, folder, advance, shares)
             offsets = _offsets(clicks, span.cut)
         return Renewal(home, card, self.store, config, clock).run(day, folder, offsets, again)
 
-    def _features(self, clicks: DataFrame, clock: Clock) -> dict[str, DataFrame]:
-        profiles = {}
+    def _features(
+        self, clicks: DataFrame, cut_ms: int, clock: Clock
+    ) -> tuple[dict[str, DataFrame], CategoryShares | None]:
+        """Write the histories of profiles and activity; returns the catalogues, and what is counted by category."""
+        offline, card, profiles = self.home / "offline", self.card, {}
         with clock.stage("compute features as of their time"):
             for side in SIDES:
-                half_lives = getattr(self.card, side).half_lives_ms
-                profiles[side] = features.read_profiles(clicks.sparkSession, self.card, self._catalogue(), side)
-                features.write_history(profiles[side], self.home / "offline", f"{side}_profile")
-                features.write_history(
-                    features.activity(clicks, side, half_lives), self.home / "offline", f"{side}_activity"
-                )
-        return profiles
+                profiles[side] = features.read_profiles(clicks.sparkSession, card, self._catalogue(), side)
+                features.write_history(profiles[side], offline, f"{side}_profile")
+            shelf = Shelf(self.home / "bundles")
+            parent = shelf.ancestor(cut_ms)
+            inherited = shelf.manifest(parent).query.shares if parent else None
+            before = clicks.where(F.col("event_time") < cut_ms)
+            shares = features.category_shares(before, profiles["item"], card, inherited)
+            counted = features.with_columns(clicks, profiles["item"], shares)
+            queries = features.activity(counted, "query", card.query.half_lives_ms, shares)
+            features.write_history(queries, offline, "query_activity")
+            items = features.activity(clicks, "item", card.item.half_lives_ms)
+            features.write_history(items, offline, "item_activity")
+        return profiles, shares
 
     def _catalogue(self) -> Path:
         if self.log is None and any(getattr(self.card, side).table for side in SIDES):

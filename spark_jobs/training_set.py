@@ -27,9 +27,10 @@ from pyspark.sql import functions as F
 from feature_repo.card import DatasetCard
 from spark_jobs.config import NightConfig
 from spark_jobs.days import Window
-from spark_jobs.features import state_at
+from spark_jobs.features import state_at, with_columns
 from spark_jobs.negatives import corpus, with_negatives
 from spark_jobs.tables import replace, sha256
+from training.shares import CategoryShares
 
 
 def sample(
@@ -39,16 +40,18 @@ def sample(
     window: Window,
     config: NightConfig,
     folder: Path,
+    shares: CategoryShares | None = None,
 ) -> None:
     """The Spark half: positives with negatives, the test clicks and the states at the cut, in place of earlier ones.
 
     Args:
         clicks: All clicks, of which those before the cut count as known.
         profiles: The catalogues by side.
+        shares: What the queries' counters count by category.
     """
 
     def write(staging: Path) -> None:
-        before = clicks.where(F.col("event_time") < window.cut)
+        before = with_columns(clicks.where(F.col("event_time") < window.cut), profiles["item"], shares)
         in_window = before.where(F.col("event_time") >= window.start)
         items = corpus(before, profiles["item"], card, window.start, window.cut)
         items.coalesce(1).write.parquet(str(staging / "corpus"))
@@ -59,7 +62,8 @@ def sample(
         test.select(*columns).orderBy("event_time", "event_id").write.parquet(str(staging / "test"))
         for side_name, known in profiles.items():
             listed = known.join(items.select("item_id"), "item_id", "semi") if side_name == "item" else known
-            state_at(before, listed, side_name, card).write.parquet(str(staging / f"{side_name}_state.parquet"))
+            state = state_at(before, listed, side_name, card, shares if side_name == "query" else None)
+            state.write.parquet(str(staging / f"{side_name}_state.parquet"))
 
     replace(folder, write)
 
@@ -71,6 +75,7 @@ def join(
     config: NightConfig,
     folder: Path,
     on_rows: Callable[[int], None],
+    shares: CategoryShares | None = None,
 ) -> None:
     """The Feast half: ``train/``, by the point-in-time join of both feature services.
 
@@ -90,7 +95,7 @@ def join(
             on_rows(len(chunk))
 
     replace(folder / "train", write)
-    _write_card(folder, window, config, len(positives))
+    _write_card(folder, window, config, len(positives), shares)
 
 
 def _join_chunk(store: FeatureStore, card: DatasetCard, rows: pa.Table, width: int) -> pa.Table:
@@ -128,7 +133,7 @@ def _features(
     return {name: joined[name].combine_chunks() for name in (feature.split(":")[1] for feature in names)}
 
 
-def _write_card(folder: Path, window: Window, config: NightConfig, rows: int) -> None:
+def _write_card(folder: Path, window: Window, config: NightConfig, rows: int, shares: CategoryShares | None) -> None:
     test = pq.read_table(folder / "test")
     known = {side: pq.read_table(folder / f"{side}_state.parquet", columns=["id"])["id"] for side in ("query", "item")}
     card = {
@@ -138,6 +143,7 @@ def _write_card(folder: Path, window: Window, config: NightConfig, rows: int) ->
         "rows": rows,
         "negatives": config.negatives,
         "seed": config.seed,
+        "shares": shares.model_dump() if shares else None,
         "queries": len(known["query"]),
         "items": len(known["item"]),
         "test_clicks": len(test),

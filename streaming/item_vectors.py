@@ -26,6 +26,11 @@ class ItemVectors:
         self._ids = np.array(bundle.items.ids, object)
         self._vectors = np.array(bundle.items.vectors)
         self._size = len(self._ids)
+        self._shares = bundle.manifest.query.shares
+        # Columns of the items' categories; −1: not looked up yet.
+        self._categories = np.full(self._size, -1, np.int16)
+        if self._shares:
+            self._categories[:] = self._shares.columns(bundle.manifest.item, bundle.items.profile)
 
     @property
     def ids(self) -> Array:
@@ -46,6 +51,19 @@ class ItemVectors:
             rows = np.fromiter((self._rows[key] for key in ids), np.int64, len(ids))
         return rows
 
+    def categories(self, rows: Array) -> Array | None:
+        """[N] which column of the queries' category shares items count in; None if the query tower reads none.
+
+        While the store is away, items that are new to the bundle count as others.
+        """
+        if self._shares is None:
+            return None
+        missing = np.unique(rows[self._categories[rows] < 0])
+        if len(missing) and (profile := self._profiles.fetch(self._ids[missing].tolist())):
+            self._categories[missing] = self._shares.columns(self._bundle.manifest.item, profile)
+        columns = self._categories[rows].astype(np.int64)
+        return np.where(columns < 0, self._shares.width - 1, columns)
+
     def update(self, rows: pa.RecordBatch) -> None:
         """Take over ``ITEM_STATE`` rows."""
         ids, vectors = rows["id"].to_pylist(), flat(rows["vector"], self._vectors.shape[1])
@@ -62,6 +80,7 @@ class ItemVectors:
             room = max(size, len(self._ids) * 3 // 2) - len(self._ids)
             self._ids = np.concatenate([self._ids, np.full(room, None, object)])
             self._vectors = np.concatenate([self._vectors, np.zeros((room, self._vectors.shape[1]), np.float32)])
+            self._categories = np.concatenate([self._categories, np.full(room, -1, np.int16)])
         self._ids[self._size : size] = ids
         self._vectors[self._size : size] = vectors
         self._rows.update(zip(ids, range(self._size, size), strict=True))

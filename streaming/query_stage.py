@@ -45,8 +45,9 @@ def step(clicks: Clicks, state: SideState, items: ItemVectors, bundle: Bundle) -
     state.fill_profiles(rows)
     item_rows = items.rows(clicks.item_ids, int(clicks.times.max(initial=0)))
     folded = fold(state["a"][rows], state["folded"][rows], groups, items.vectors[item_rows], memories)
+    added = state.spec.added(items.categories(item_rows))
     counted = activity(
-        state["counters"][rows], state["last_click"][rows], groups, clicks.times, state.spec.half_lives_ms
+        state["counters"][rows], state["last_click"][rows], groups, clicks.times, state.spec.decays_ms, added
     )
     clicks_before = state["clicks"][rows][groups] + ranks_within(groups)
     profile = state.profile(rows[groups])
@@ -54,14 +55,14 @@ def step(clicks: Clicks, state: SideState, items: ItemVectors, bundle: Bundle) -
     inputs = Inputs(state.tower_rows(rows[groups]), profile.codes, fast)
     vectors = represent(bundle.model.query_tower, inputs, folded.before)
 
-    added = np.bincount(groups, minlength=len(ids))
+    clicked = np.bincount(groups, minlength=len(ids))
     history = state["history"][rows]
     if history.shape[1]:
         history[groups, clicks_before % history.shape[1]] = item_rows  # a key's later click overwrites, as a ring does
     partitions = np.zeros(len(ids), np.int64)
     partitions[groups] = clicks.partitions
     new = Rows(
-        rows=rows, a=folded.after, folded=state["folded"][rows] + added, clicks=state["clicks"][rows] + added,
+        rows=rows, a=folded.after, folded=state["folded"][rows] + clicked, clicks=state["clicks"][rows] + clicked,
         counters=counted.after, last_click=counted.latest, extra=history,
     )  # fmt: skip
     return QueryStep(new, partitions, item_rows, vectors, clicks.times)

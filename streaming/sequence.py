@@ -29,7 +29,12 @@ class Activity(NamedTuple):
 
 
 def activity(
-    counters: Array, last_ms: Array, groups: Array, times_ms: Array, half_lives_ms: tuple[int, ...]
+    counters: Array,
+    last_ms: Array,
+    groups: Array,
+    times_ms: Array,
+    half_lives_ms: tuple[int, ...],
+    added: Array | None = None,
 ) -> Activity:
     """Count a batch of clicks, in order within a key; a click that is late adds what it would be worth by now.
 
@@ -37,6 +42,7 @@ def activity(
         counters: [G, H] as of ``last_ms`` [G].
         groups: [N] for each click its key's row.
         times_ms: [N] event times.
+        added: [N, H] what each click adds; None: one to every counter.
 
     With T the latest time so far, a click maps counters as ``c → c · 2^−ΔT/h + 2^−(T−t)/h``. Such maps compose, so all
     the values come out of a segmented scan, as in :func:`training.amm.fold`.
@@ -52,6 +58,8 @@ def activity(
     previous = np.where(first, last_ms[key], np.r_[0, latest[:-1]][:size])
     keep = np.exp2(-(latest - previous)[:, None] / half_lives)
     add = np.exp2(-(latest - times)[:, None] / half_lives)
+    if added is not None:
+        add *= added[order]
     keep, add = compose(keep, add, rank)
     inclusive = keep * counters[key] + add
     shifted = np.where(first[:, None], counters[key], np.concatenate([inclusive[:1], inclusive[:-1]]))

@@ -40,14 +40,16 @@ def count(
     return decayed, latest
 
 
-def count_each(times_ms: Array, groups: Array, half_lives_ms: tuple[int, ...]) -> Array:
+def count_each(times_ms: Array, groups: Array, half_lives_ms: tuple[int, ...], added: Array | None = None) -> Array:
     """Counters just after each of N clicks, which are in order of time: [N] keys → [N, H], from nothing.
+
+    ``added``: [N, H] what each click adds; None: one to every counter.
 
     Round r handles every key's r-th click, so the loop is as long as the busiest key and each round is one array
     operation.
     """
     ranks = ranks_within(groups)
-    counters = np.ones((len(groups), len(half_lives_ms)), np.float32)
+    counters = np.ones((len(groups), len(half_lives_ms)), np.float32) if added is None else added.copy()
     order = np.lexsort((np.arange(len(groups)), groups))
     position = np.empty(len(groups), np.int64)
     position[order] = np.arange(len(groups))

@@ -4,6 +4,7 @@ Both come from the night's Parquet (:func:`load_training_set`) or straight from 
 (:func:`training.window.make_examples`); nothing here runs per row.
 """
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ import pyarrow.parquet as pq
 from feature_repo.card import DatasetCard, Side
 from training import features
 from training.features import Inputs, InputSpec, Profile
+from training.shares import CategoryShares
 
 Array = np.ndarray
 
@@ -132,7 +134,7 @@ def _integers(values: pa.Array) -> Array:
 
 def _activity(columns: Mapping[str, pa.Array], spec: InputSpec) -> tuple[Array, Array, Array]:
     """Clicks [n], counters [n, H] and last_click [n] of columns so named; null is "nothing before"."""
-    counters = _matrix(columns["counters"], len(spec.half_lives_ms))
+    counters = _matrix(columns["counters"], len(spec.decays_ms))
     return _integers(columns["clicks"]), counters, _integers(columns["last_click"])
 
 
@@ -204,9 +206,14 @@ def _inputs(columns: Mapping[str, pa.Array], spec: InputSpec, rows: Array, as_of
 
 
 def load_training_set(folder: Path, card: DatasetCard) -> TrainingSet:
-    """Read a whole ``training_sets/<date>`` folder: train/, query_state.parquet and item_state.parquet."""
+    """Read a whole ``training_sets/<date>`` folder: train/, query_state.parquet, item_state.parquet; of card.json, what
+    the queries' counters count by category.
+    """
+    notes = folder / "card.json"
+    shares = json.loads(notes.read_text()).get("shares") if notes.is_file() else None
     tables = {side: pq.read_table(folder / f"{side}_state.parquet") for side in ("query", "item")}
-    query_spec = features.fit(card.query, {name: tables["query"][name] for name in card.query.tower_features})
+    known = {name: tables["query"][name] for name in card.query.tower_features}
+    query_spec = features.fit(card.query, known, shares=CategoryShares(**shares) if shares else None)
     item_spec = features.fit(card.item, {name: tables["item"][name] for name in card.item.tower_features})
     item = load_state(folder / "item_state.parquet", card.item, item_spec)
     query = load_state(folder / "query_state.parquet", card.query, query_spec, item.ids, card.history)

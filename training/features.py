@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from feature_repo.card import Side
 from training.activity import decay
+from training.shares import CategoryShares, added, all_half_lives, shares
 
 Array = np.ndarray
 PADDING = 0  # the code of "no value"; its embedding is zero and is left out of means
@@ -49,6 +50,7 @@ class InputSpec(BaseModel):
     numbers: list[NumberField]
     times: list[str]
     half_lives_ms: tuple[int, ...]
+    shares: CategoryShares | None = None
 
     @property
     def slots(self) -> int:
@@ -62,8 +64,17 @@ class InputSpec(BaseModel):
 
     @property
     def dense_width(self) -> int:
-        """K: numbers, log-ages, log-counters, log-clicks."""
-        return len(self.numbers) + len(self.times) + len(self.half_lives_ms) + 1
+        """K: numbers, log-ages, log-counters, log-clicks, category shares."""
+        return len(self.numbers) + len(self.times) + len(self.decays_ms) + 1
+
+    @property
+    def decays_ms(self) -> tuple[int, ...]:
+        """Half-lives of all H columns of the side's counters: the plain ones, then those by category."""
+        return all_half_lives(self.half_lives_ms, self.shares)
+
+    def added(self, categories: Array | None) -> Array | None:
+        """[N, H] what clicks add to the counters, given the column of each one's category; None: one to each."""
+        return None if self.shares is None else added(len(self.half_lives_ms), categories, self.shares.width)
 
 
 @dataclass(frozen=True)
@@ -118,7 +129,7 @@ def _lists(values: pa.Array) -> tuple[pa.Array, Array, Array]:
     return flat.cast(pa.string()), rows, np.arange(len(rows)) - starts[rows]
 
 
-def fit(side: Side, columns: Mapping[str, Any], max_slots: int = 8) -> InputSpec:
+def fit(side: Side, columns: Mapping[str, Any], max_slots: int = 8, shares: CategoryShares | None = None) -> InputSpec:
     """Learn vocabularies and scales of a side's profile features from columns of values (one row an id)."""
     categories, numbers, times, offset = [], [], [], 1
     for name, field in side.tower_features.items():
@@ -134,7 +145,9 @@ def fit(side: Side, columns: Mapping[str, Any], max_slots: int = 8) -> InputSpec
             numbers.append(NumberField(name=name, mean=float(np.nanmean(x)), std=float(np.nanstd(x)) or 1.0))
         else:
             times.append(name)
-    return InputSpec(categories=categories, numbers=numbers, times=times, half_lives_ms=side.half_lives_ms)
+    return InputSpec(
+        categories=categories, numbers=numbers, times=times, half_lives_ms=side.half_lives_ms, shares=shares
+    )
 
 
 def encode(spec: InputSpec, columns: Mapping[str, Any], size: int) -> Profile:
@@ -162,17 +175,19 @@ def dense(spec: InputSpec, profile: Profile, counters: Array, clicks: Array, las
     """The fast inputs at a moment: [N, K] float32.
 
     Args:
-        counters: [N, H] as of ``last_click``.
+        counters: [N, H] as of ``last_click``; shares need no decay, since all categories decay alike.
         clicks: [N] clicks so far.
         last_click, as_of: [N] ms.
     """
+    plain = len(spec.half_lives_ms)
     hours = np.where(profile.times > 0, np.maximum(as_of[:, None] - profile.times, 0) / 3_600_000, 0)
     return np.concatenate(
         [
             profile.numbers,
             np.log1p(hours).astype(np.float32),
-            np.log1p(decay(counters, as_of - last_click, spec.half_lives_ms)),
+            np.log1p(decay(counters[:, :plain], as_of - last_click, spec.half_lives_ms)),
             np.log1p(clicks.astype(np.float32))[:, None],
+            shares(counters[:, plain:]),
         ],
         axis=1,
     )

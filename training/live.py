@@ -54,7 +54,7 @@ class StaticDAT:
 
     def __init__(self, fitted: Fitted, replay: Replay, cut_ms: int):
         new = np.arange(replay.known_queries, len(replay.query))
-        activity = Activity(replay.query, replay.queries, replay.times, replay.half_lives_ms[0])
+        activity = Activity.of_queries(replay)
         at_cut = activity.inputs(
             fitted.query_spec, new, np.zeros_like(new), np.full(len(new), cut_ms), replay.known_queries
         )
@@ -86,7 +86,7 @@ class LiveDAT:
         for table, side in ((self.a_u, fitted.queries), (self.a_v, fitted.items)):
             table.a[1 : len(side.ids) + 1] = side.a
             table.folded[1 : len(side.ids) + 1] = side.folded
-        self.query = Activity(replay.query, replay.queries, replay.times, replay.half_lives_ms[0])
+        self.query = Activity.of_queries(replay)
         self.items = LiveItems(replay, fitted.item_spec, self._represent_items)
 
     def score(self, rows: slice) -> Array:

@@ -119,7 +119,7 @@ class NeuralRival:
 class _Scorer:
     def __init__(self, fitted: NeuralRival, replay: Replay, live: bool):
         self.fitted, self.replay, self.live = fitted, replay, live
-        self.activity = Activity(replay.query, replay.queries, replay.times, replay.half_lives_ms[0])
+        self.activity = Activity.of_queries(replay)
         self.items = LiveItems(replay, fitted.window.item_spec, lambda rows, inputs: fitted.item_vectors(inputs))
 
     def score(self, rows: slice) -> Array:

@@ -24,7 +24,8 @@ class Replay:
 
     queries, items: [N] rows of the states · times: [N] ms · query, item: the states at the cut, new ids with nothing
     but their profile · known_queries, known_items: how many ids training knew · existing: [N] items known or clicked
-    before each click: rows below it make up the corpus of that moment.
+    before each click: rows below it make up the corpus of that moment · half_lives_ms: of all columns of both sides'
+    counters · added: what each click adds to its query's (None: one to each).
     """
 
     queries: Array
@@ -36,6 +37,7 @@ class Replay:
     known_items: int
     existing: Array
     half_lives_ms: tuple[tuple[int, ...], tuple[int, ...]]
+    added: Array | None = None
 
     def __len__(self) -> int:
         return len(self.queries)
@@ -66,6 +68,8 @@ def make_replay(
     """
     queries, query_after = _extend(clicks["query_id"], query, profiles["query"], card.query, query_spec)
     items, item_after = _extend(clicks["item_id"], item, profiles["item"], card.item, item_spec)
+    shares = query_spec.shares
+    categories = shares.columns(item_spec, item_after.profile)[items] if shares else None
     highest = np.maximum.accumulate(np.r_[len(item.ids) - 1, items])[:-1]
     return Replay(
         queries,
@@ -76,7 +80,8 @@ def make_replay(
         len(query.ids),
         len(item.ids),
         highest + 1,
-        (query_spec.half_lives_ms, item_spec.half_lives_ms),
+        (query_spec.decays_ms, item_spec.decays_ms),
+        query_spec.added(categories),
     )
 
 
@@ -114,9 +119,15 @@ def _padded(values: Array, more: int, fill: int) -> Array:
 class Activity:
     """A side's activity at any moment of a replay: the state at the cut, plus the clicks since."""
 
-    def __init__(self, state: State, keys: Array, times: Array, half_lives_ms: tuple[int, ...]):
+    def __init__(
+        self, state: State, keys: Array, times: Array, half_lives_ms: tuple[int, ...], added: Array | None = None
+    ):
         self.state, self.half_lives_ms = state, half_lives_ms
-        self.past = Past(keys, times, half_lives_ms, len(state))
+        self.past = Past(keys, times, half_lives_ms, len(state), added)
+
+    @classmethod
+    def of_queries(cls, replay: Replay) -> "Activity":
+        return cls(replay.query, replay.queries, replay.times, replay.half_lives_ms[0], replay.added)
 
     def before(self, keys: Array, positions: Array) -> tuple[Array, Array, Array]:
         """Clicks [Q], counters [Q, H] and last_click [Q] of ``keys`` just before the clicks at ``positions`` [Q]."""

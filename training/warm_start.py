@@ -49,7 +49,7 @@ def warm_start(
         both = [key for key in values if key in old_values]
         _copy_rows(tower.features.weight, old.features.weight, [values[k] for k in both], [old_values[k] for k in both])
         inputs_match = [f.name for f in spec.categories] == [f.name for f in old_spec.categories]
-        inputs_match &= spec.dense_width == old_spec.dense_width
+        inputs_match &= spec.dense_width == old_spec.dense_width and spec.shares == old_spec.shares
         if inputs_match:  # the first layer belongs to the scales that it was trained with
             tower.dense_mean, tower.dense_std = old.dense_mean.clone(), old.dense_std.clone()
         for index, (layer, old_layer) in enumerate(zip(tower.layers, old.layers, strict=False)):

@@ -12,6 +12,7 @@ from training import features
 from training.activity import count_each
 from training.examples import Examples, State, TrainingSet, category_codes
 from training.features import Inputs, InputSpec, Profile
+from training.shares import CategoryShares
 
 Array = np.ndarray
 ROUNDS = 50  # draws of a negative before its row is taken for one that has none
@@ -20,10 +21,12 @@ ROUNDS = 50  # draws of a negative before its row is taken for one that has none
 class Past:
     """Clicks of many keys in order of time, asked "what was known of this key just before that click?"."""
 
-    def __init__(self, keys: Array, times_ms: Array, half_lives_ms: tuple[int, ...], size: int):
-        """Args: keys [N] rows below ``size`` · times_ms [N] ascending."""
+    def __init__(
+        self, keys: Array, times_ms: Array, half_lives_ms: tuple[int, ...], size: int, added: Array | None = None
+    ):
+        """Args: keys [N] rows below ``size`` · times_ms [N] ascending · added: see :func:`count_each`."""
         self.times = times_ms
-        self.counters = count_each(times_ms, keys, half_lives_ms)
+        self.counters = count_each(times_ms, keys, half_lives_ms, added)
         self.order = np.argsort(keys, kind="stable")  # by key, then time
         self.place = np.append(keys[self.order] * (len(keys) + 1) + self.order, np.iinfo(np.int64).max)
         self.starts = np.searchsorted(keys[self.order], np.arange(size + 1))
@@ -47,13 +50,23 @@ def profile_columns(ids: list[str], catalogue: pa.Table, side: Side) -> dict[str
 
 
 def make_state(
-    ids: list[str], keys: Array, times: Array, catalogue: pa.Table, side: Side, spec: InputSpec | None = None
+    ids: list[str],
+    keys: Array,
+    times: Array,
+    catalogue: pa.Table,
+    side: Side,
+    shares: CategoryShares | None = None,
+    categories: Array | None = None,
 ) -> tuple[State, InputSpec, Past]:
-    """The state of ``ids`` after all clicks ``keys`` [N] at ``times`` [N], without histories."""
+    """The state of ``ids`` after all clicks ``keys`` [N] at ``times`` [N], without histories.
+
+    Args:
+        shares, categories: What is counted by category (queries), and the column of each click's [N].
+    """
     columns = profile_columns(ids, catalogue, side)
-    spec = spec or features.fit(side, columns)
+    spec = features.fit(side, columns, shares=shares)
     profile = features.encode(spec, columns, len(ids))
-    past = Past(keys, times, side.half_lives_ms, len(ids))
+    past = Past(keys, times, spec.decays_ms, len(ids), spec.added(categories))
     clicks, counters, last_click = past.before(np.arange(len(ids)), np.full(len(ids), len(keys)))
     history = np.empty((len(ids), 0), np.int32)
     state = State(ids, profile, clicks, counters, last_click, history, category_codes(side, spec, profile))
@@ -108,8 +121,12 @@ def make_examples(
     """
     time = clicks["event_time"].to_numpy().astype(np.int64)
     (query_ids, queries), (item_ids, items) = number(clicks["query_id"]), number(clicks["item_id"])
-    query, query_spec, query_past = make_state(query_ids, queries, time, profiles["query"], card.query)
     item, item_spec, item_past = make_state(item_ids, items, time, profiles["item"], card.item)
+    shares = CategoryShares.of(card, _clicks_by_category(items, item, item_spec, card))
+    categories = shares.columns(item_spec, item.profile)[items] if shares else None
+    query, query_spec, query_past = make_state(
+        query_ids, queries, time, profiles["query"], card.query, shares, categories
+    )
     query = replace(query, history=histories(queries, items, len(query_ids), card.history))
     # Items are numbered as they appear, so "exists before click r" is "has a number below the highest so far".
     existing = np.r_[0, np.maximum.accumulate(items)[:-1] + 1] if len(items) else items
@@ -130,6 +147,12 @@ def make_examples(
         ),
     )
     return TrainingSet(examples, query, item, query_spec, item_spec)
+
+
+def _clicks_by_category(items: Array, item: State, spec: InputSpec, card: DatasetCard) -> dict[str, int]:
+    counts = np.bincount(item.category[items], minlength=spec.codes)
+    fields = [field for field in spec.categories if field.name == card.item.category]
+    return {value: int(counts[f.offset + 1 + k]) for f in fields for k, value in enumerate(f.values)}
 
 
 def number(ids: pa.ChunkedArray) -> tuple[list[str], Array]:
