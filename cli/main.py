@@ -19,6 +19,7 @@ VERBS = {  # verb: the module of this folder that holds it
     "lake": "lake",
     "updater": "updater",
     "serve": "serve",
+    "status": "status",
     "bundles": "bundles",
     "ab": "ab",
     "generate": "generate",

@@ -1,6 +1,5 @@
 """``dat updater``: keep the augmented vectors and the item vectors up to the clicks."""
 
-import gc
 import logging
 import signal
 import threading
@@ -33,6 +32,7 @@ def updater(
     """Follow the clicks: fold each into the augmented vectors of its query and its item, exactly once.
 
     Start as many processes a stage as there are partitions; each takes its share, and takes over from one that dies.
+    When another bundle is put into service, it brings that one up beside the old one and goes over to it.
     It ends cleanly on Ctrl-C or SIGTERM, and starts again where it was.
     """
     from cli.preflight import quiet
@@ -53,21 +53,21 @@ def updater(
     from feature_repo.store import open_store
     from streaming.clients import create_topics
     from streaming.contract import check_services
-    from streaming.updater import STAGES, UpdaterError, run_updater
+    from streaming.generation import STAGES
+    from streaming.updater import UpdaterError, run_updater
     from training.bundle import Shelf
 
     torch.set_num_threads(1)  # a process is one stage's worth of work; scale by adding processes
-    chosen = Shelf(settings.home / "bundles").load(bundle)
+    shelf = Shelf(settings.home / "bundles")
+    chosen = shelf.load(bundle)
     store = open_store(settings.home, settings.redis)
     check_services(store, chosen.manifest)
-    # What was loaded stays: without this, Python's collector walks over all of it again and again as clicks come in.
-    gc.collect()
-    gc.freeze()
     try:
         create_topics(config, partitions)
         run_updater(
             chosen, store, config, stop, stages=STAGES if stage == "both" else (stage,), feast_sink=feast,
             ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
+            shelf=shelf if bundle is None else None,
         )  # fmt: skip
     except KafkaError as error:
         raise UpdaterError(

@@ -3,14 +3,17 @@
 import logging
 import threading
 import time
+from typing import Any
 
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from serving.corpus import Corpus
+from streaming.changelog import ARRIVED
 from streaming.clients import close_quietly, free_consumer
 from streaming.config import KafkaConnection
+from streaming.metrics import SEARCHABLE
 from streaming.topics import ITEM_VECTORS, unpack
 
 log = logging.getLogger(__name__)
@@ -97,11 +100,11 @@ class Follower:
                 continue
             for records in consumer.poll(timeout_ms=200).values():
                 for record in records:
-                    self._apply(record.value, record.timestamp)
+                    self._apply(record)
 
-    def _apply(self, value: bytes, committed_ms: int) -> None:
+    def _apply(self, record: Any) -> None:
         try:
-            packed = unpack(value)
+            packed = unpack(record.value)
         except (pa.ArrowInvalid, StopIteration, TypeError):
             self.unreadable += 1
             return
@@ -110,4 +113,8 @@ class Follower:
             return
         self.newcomers += self.corpus.apply(packed.rows)
         self.applied += len(packed.rows)
-        self.delay_ms = max(0.0, time.time() * 1000 - committed_ms)
+        now_ms = time.time() * 1000
+        self.delay_ms = max(0.0, now_ms - record.timestamp)
+        arrived = int(dict(record.headers).get(ARRIVED, 0))
+        if arrived and self.caught_up:
+            SEARCHABLE.observe(max(0.0, now_ms - arrived) / 1000)

@@ -15,17 +15,20 @@ from streaming.topics import unpack
 log = logging.getLogger(__name__)
 NEXT = "next"
 """Header of a changelog record: the offset of the stage's input up to which (exclusive) the record accounts."""
+ARRIVED = "arrived"
+"""Header of signals and of what comes of them: when (ms) the broker took the oldest of the clicks behind a record."""
 DRIFT = "drift"
 """Header of a record in which only vectors are new, since only time has passed: the Feast sink has no use for it."""
 
 
 class Change(NamedTuple):
-    """Rows of one record. ``next``: see :data:`NEXT`, 0 if the record does not say · ``drift``: see :data:`DRIFT`."""
+    """Rows of one record, and what its headers say: see :data:`NEXT`, :data:`DRIFT`, :data:`ARRIVED`; 0 is not said."""
 
     partition: int
     next: int
     rows: pa.RecordBatch
     drift: bool
+    arrived: int = 0
 
 
 def changes(records: Iterable, bundle: str) -> Iterator[Change]:
@@ -40,7 +43,9 @@ def changes(records: Iterable, bundle: str) -> Iterator[Change]:
             continue
         if packed.bundle == bundle:
             headers = dict(record.headers)
-            yield Change(record.partition, int(headers.get(NEXT, 0)), packed.rows, DRIFT in headers)
+            yield Change(
+                record.partition, int(headers.get(NEXT, 0)), packed.rows, DRIFT in headers, int(headers.get(ARRIVED, 0))
+            )
 
 
 def read_committed(connection: KafkaConnection, partitions: list[TopicPartition], bundle: str) -> Iterator[Change]:

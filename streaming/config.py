@@ -61,6 +61,8 @@ class UpdaterConfig(KafkaConnection):
     """Packed records are split at this size; brokers refuse more than a megabyte."""
     sink_rows: int = Field(default=1_024, ge=1)
     """At most this many rows go to the online store in one write."""
+    watch_s: float = Field(default=1.0, gt=0)
+    """How often the updater looks whether another bundle has been put into service."""
     metrics_port: int | None = Field(default=None, ge=0, le=65535)
     """Where Prometheus, ``/healthz`` and ``/readyz`` are answered on 127.0.0.1; 0 takes a free port."""
     retry_max_s: float = Field(default=5.0, gt=0)

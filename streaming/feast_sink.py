@@ -4,9 +4,10 @@ It follows the changelogs behind the stages, so an online store that is slow or 
 after an outage, or a crash between a write and its offsets, it writes some of them again, to no effect.
 """
 
+import itertools
 import logging
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -16,9 +17,10 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 from kafka.structs import OffsetAndMetadata
 
 from streaming import item_stage, metrics, query_stage
-from streaming.changelog import changes
+from streaming.changelog import Change, changes, read_committed
 from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
+from streaming.offsets import sink_group
 from streaming.online_writer import OnlineWriter
 from streaming.partitioner import partition_of
 from streaming.partitions import Partitions
@@ -37,15 +39,15 @@ _SIDES = {QUERY_VECTORS: "query", ITEM_VECTORS: "item"}
 class FeastSink:
     """Keeps the online store's activity, augmented vectors and histories up to the stream, until told to stop.
 
-    A partition that has never been followed for this bundle is seeded first with the bundle's own rows, so that
-    readers find every id from the start.
+    There is one group whatever the bundle, so that a partition's rows have one writer. Its offsets name the bundle that
+    wrote last: a partition that is another bundle's is written anew, every id of it, before it is followed.
     """
 
     def __init__(
         self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, stop: threading.Event, name: str = "feast"
     ):
         self.bundle, self.config, self.stop = bundle, config, stop
-        self.group = f"{config.group_prefix}-feast-{bundle.version}"
+        self.group = sink_group(config)
         self.name = f"{name}-{config.instance}"
         self.ready = threading.Event()
         """Set once the first partitions are seeded."""
@@ -87,22 +89,38 @@ class FeastSink:
                 self._consumer = None
 
     def _prepare(self, partitions: list[TopicPartition]) -> None:
-        counts = {topic: len(self._consumer.partitions_for_topic(topic)) for topic in _SIDES}
         for partition in sorted(partitions):
-            if self._consumer.committed(partition) is None:
-                side = _SIDES[partition.topic]
-                for rows in seeds(
-                    self.bundle, side, partition.partition, counts[partition.topic], self.config.sink_rows
-                ):
-                    if not self._write(side, rows):
-                        return
-                self._consumer.seek_to_beginning(partition)
-                self._commit({partition: self._consumer.position(partition)})
+            committed = self._consumer.committed(partition, metadata=True)
+            if committed is None or committed.metadata != self.bundle.version:
+                end = self._take_over(partition)
+                if end is None:
+                    return
+                self._consumer.seek(partition, end)
+                self._commit({partition: end})
             self._partitions.new.discard(partition)
             if partition in self._consumer.assignment():
                 self._partitions.ready.add(partition)
                 self._consumer.resume(partition)
         self.ready.set()
+
+    def _take_over(self, partition: TopicPartition) -> int | None:
+        """Write all that the bundle knows of a partition's ids; returns how far that goes, None if told to stop.
+
+        Ids that were clicked since the cut come from the changelog, the others from the bundle: never an older value
+        first, which whoever waits for a click would take for news.
+        """
+        topic, side, size = partition.topic, _SIDES[partition.topic], self.config.sink_rows
+        end = self._consumer.end_offsets([partition])[partition]
+        clicked: set[str] = set()
+        rows = compacted(read_committed(self.config, [partition], self.bundle.version))
+        batches = [] if rows is None else [rows.slice(start, size) for start in range(0, len(rows), size)]
+        for batch in batches:
+            clicked.update(batch["id"].to_pylist())
+        count = len(self._consumer.partitions_for_topic(topic))
+        for batch in itertools.chain(batches, seeds(self.bundle, side, partition.partition, count, size, clicked)):
+            if not self._write(side, batch):
+                return None
+        return end
 
     def _follow(self, batches: dict[TopicPartition, list]) -> None:
         for topic, side in _SIDES.items():
@@ -114,7 +132,8 @@ class FeastSink:
         self._commit({partition: batch[-1].offset + 1 for partition, batch in batches.items()})
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
-        self._consumer.commit({p: OffsetAndMetadata(offset, "", -1) for p, offset in offsets.items()})
+        version = self.bundle.version
+        self._consumer.commit({p: OffsetAndMetadata(offset, version, -1) for p, offset in offsets.items()})
 
     def _write(self, side: str, rows: pa.RecordBatch) -> bool:
         """Write until it succeeds; False if told to stop before."""
@@ -133,6 +152,17 @@ class FeastSink:
                 return True
 
 
+def compacted(found: Iterable[Change], rows: int = 100_000) -> pa.RecordBatch | None:
+    """The last row of each id among many changes, without ever holding many more than that."""
+    kept: list[pa.RecordBatch] = []
+    for change in found:
+        if not change.drift:
+            kept.append(change.rows)
+            if sum(map(len, kept[1:])) > max(rows, len(kept[0])):
+                kept = [latest(kept)]
+    return latest(kept)
+
+
 def latest(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
     """The last row of each id among some batches, oldest batch first."""
     if not batches:
@@ -142,11 +172,13 @@ def latest(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
     return table.take(pa.array(sorted(last.values()), pa.int64())).combine_chunks().to_batches()[0]
 
 
-def seeds(bundle: Bundle, side: str, partition: int, partitions: int, size: int) -> Iterator[pa.RecordBatch]:
-    """The bundle's rows whose ids Kafka's default partitioner puts into a partition, ``size`` at a time."""
+def seeds(
+    bundle: Bundle, side: str, partition: int, partitions: int, size: int, without: set[str]
+) -> Iterator[pa.RecordBatch]:
+    """The bundle's rows whose ids Kafka's default partitioner puts into a partition, ``size`` at a time, but some."""
     table = bundle.queries if side == "query" else bundle.items
     mine = np.array(
-        [row for row, key in enumerate(table.ids) if partition_of(key, partitions) == partition],
+        [row for row, key in enumerate(table.ids) if key not in without and partition_of(key, partitions) == partition],
         np.int64,
     )
     item_ids = np.array(bundle.items.ids, object)

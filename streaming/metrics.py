@@ -15,11 +15,15 @@ FAILED = Counter("dat_transactions_failed", "Transactions that had to be asked f
 BATCH = Histogram("dat_batch_seconds", "Computing a batch", ["stage"], buckets=_SECONDS)
 COMMIT = Histogram("dat_commit_seconds", "Committing a batch's transaction", ["stage"], buckets=_SECONDS)
 FRESHNESS = Histogram(
-    "dat_freshness_seconds", "From a record's arrival on the stage's topic to its commit", ["stage"], buckets=_SECONDS
+    "dat_freshness_seconds", "From the arrival of a batch's oldest click to its commit", ["stage"], buckets=_SECONDS
+)
+SEARCHABLE = Histogram(
+    "dat_searchable_seconds", "From a click's arrival to its item's vector in the index", buckets=_SECONDS
 )
 LAG = Gauge("dat_lag_records", "Records of its topic that a stage has yet to read", ["stage"])
 ONLINE_ROWS = Counter("dat_online_rows", "Rows written to the online store")
 ONLINE_FAILED = Counter("dat_online_writes_failed", "Writes that the online store refused, and that were tried again")
+REFUSED = Counter("dat_bundles_refused", "Bundles that were put into service and could not be used")
 BUNDLE = Gauge("dat_bundle", "1 for the bundle that is being updated", ["version"])
 
 

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from streaming.changelog import DRIFT, NEXT
+from streaming.changelog import ARRIVED, DRIFT, NEXT
 from streaming.topics import pack
 from streaming.transactions import Message
 
@@ -23,10 +23,15 @@ def drift_header(_: int) -> list[tuple[str, bytes]]:
     return [(DRIFT, b"")]
 
 
-def next_header(records: list[Any]) -> Headers:
-    """The header that says up to where a partition's input is accounted for, once these records are."""
-    nexts = ends(records)
-    return lambda partition: [(NEXT, str(nexts[partition]).encode())]
+def arrived_header(arrived: int) -> Headers:
+    """When the clicks behind these records arrived (ms)."""
+    return lambda _: [(ARRIVED, str(arrived).encode())]
+
+
+def next_header(records: list[Any], arrived: int) -> Headers:
+    """The headers that say up to where a partition's input is accounted for, once these records are, and its age."""
+    nexts, told = ends(records), arrived_header(arrived)
+    return lambda partition: [(NEXT, str(nexts[partition]).encode()), *told(partition)]
 
 
 def ends(records: list[Any]) -> dict[int, int]:

@@ -14,7 +14,7 @@ from streaming.clicks import Clicks, decode
 from streaming.config import UpdaterConfig
 from streaming.duplicates import Recent
 from streaming.item_vectors import ItemVectors
-from streaming.packing import Headers, Packer, drift_header, next_header
+from streaming.packing import Headers, Packer, arrived_header, drift_header, next_header
 from streaming.partitioner import RowPartitions
 from streaming.profiles import Profiles
 from streaming.state import Rows, SideState
@@ -38,6 +38,8 @@ class Outcome:
     rejected: int = 0
     repeated: int = 0
     read: Clicks | None = None
+    arrived: int = 0
+    """When the broker took the oldest of these clicks (ms); 0: there are none."""
 
 
 class Stage(Protocol):
@@ -119,14 +121,20 @@ class QueryStage:
             return Outcome(messages, None, 0, len(rejects), repeated, read)
         step = query_stage.step(clicks, self.state, self.items, self.bundle)
         targets = self._partitions(step.items, self.items.ids)
-        messages += self._pack(SIGNALS_TOPIC, targets, lambda chosen: query_stage.signals(step, self.items, chosen))
+        arrived = min(record.timestamp for record in records)
+        messages += self._pack(
+            SIGNALS_TOPIC,
+            targets,
+            lambda chosen: query_stage.signals(step, self.items, chosen),
+            arrived_header(arrived),
+        )
         messages += self._pack(
             QUERY_VECTORS,
             step.partitions,
             lambda chosen: query_stage.changelog(step.new, self.state.ids, self.items.ids, chosen),
-            next_header(records),
+            next_header(records, arrived),
         )
-        return Outcome(messages, step.new, len(clicks), len(rejects), repeated, read)
+        return Outcome(messages, step.new, len(clicks), len(rejects), repeated, read, arrived)
 
     def prime(self, partition: int, position: int) -> None:
         self._recent.forget(partition)
@@ -185,7 +193,9 @@ class ItemStage:
             return Outcome([], None, 0)
         step = item_stage.step(signals, self.state, self.bundle)
         self._newest = max(self._newest, int(signals.times.max()))
-        return Outcome(self._messages(step.new, step.partitions, next_header(records)), step.new, len(signals))
+        arrived = min(change.arrived for change in ours)
+        messages = self._messages(step.new, step.partitions, next_header(records, arrived))
+        return Outcome(messages, step.new, len(signals), arrived=arrived)
 
     def _messages(self, new: Rows, partitions: Array, headers: Headers) -> list[Message]:
         return self._pack(

@@ -1,26 +1,24 @@
-"""The updater: both stages and the Feast sink as threads of one process, or one stage alone."""
+"""The updater: a bundle's stages and its Feast sink, until told to stop; and the change to another bundle under way."""
 
 import logging
 import threading
-import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+from kafka.errors import KafkaError
+
 from streaming import metrics
-from streaming.clients import close_quietly, free_consumer, partitions_of, quiet_kafka
+from streaming.catch_up import CatchUp
+from streaming.clients import quiet_kafka
 from streaming.config import UpdaterConfig
-from streaming.feast_sink import FeastSink
-from streaming.stages import ItemStage, QueryStage
-from streaming.topics import SIGNALS_TOPIC
-from streaming.worker import Worker
-from training.bundle import Bundle
+from streaming.contract import check_services
+from streaming.generation import STAGES, Generation
+from training.bundle import Bundle, Shelf
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 log = logging.getLogger(__name__)
-STAGES = ("query", "item")
-_STOP_S = 10
 
 
 class UpdaterError(RuntimeError):
@@ -35,6 +33,7 @@ def run_updater(
     stages: Sequence[str] = STAGES,
     feast_sink: bool = True,
     ready: Callable[[], None] | None = None,
+    shelf: Shelf | None = None,
 ) -> None:
     """Keep a bundle's vectors up to the clicks until ``stop`` is set. The topics must exist.
 
@@ -46,71 +45,126 @@ def run_updater(
         stages: ``query``, ``item``, or both.
         feast_sink: Whether this process writes to the online store.
         ready: Called once all that was started has restored its state and follows.
+        shelf: Watched for another bundle in service, which takes this one's place; None: nothing is.
 
     Raises:
         Exception: what ended one of the threads; the others are stopped first.
     """
     quiet_kafka()
-    members: list[Worker | FeastSink] = []
-    partitions = signal_partitions(config)
-    if "query" in stages:
-        members.append(Worker(QueryStage(bundle, store, config, partitions), config, stop))
-    if "item" in stages:
-        members.append(Worker(ItemStage(bundle, store, config, partitions), config, stop))
-    if feast_sink:
-        # Named after its stages: processes of different stages may have one instance name.
-        members.append(FeastSink(bundle, store, config, stop, "-".join(["feast", *stages])))
-    failures: list[BaseException] = []
-
-    def run(member: Worker | FeastSink) -> None:
-        try:
-            member.run()
-        except BaseException as error:  # whatever it is, the process must not go on with half of its threads
-            log.exception("stopped_by_error member=%s", member.name)
-            failures.append(error)
-            stop.set()
-
-    # Daemons, since a commit to a broker that is gone waits for it without end. What it leaves behind is what a crash
-    # leaves: nothing that the next start does not put right.
-    threads = [threading.Thread(target=run, args=(member,), name=member.name, daemon=True) for member in members]
+    updater = _Updater(store, config, stop, stages, feast_sink)
     server = None
-    if config.metrics_port is not None:
-        metrics.BUNDLE.labels(bundle.version).set(1)
-        server = metrics.serve(
-            config.metrics_port,
-            alive=lambda: all(thread.is_alive() for thread in threads),
-            ready=lambda: all(member.ready.is_set() for member in members),
-        )
-    for thread in threads:
-        thread.start()
     try:
-        while not stop.wait(0.05):
-            if all(member.ready.is_set() for member in members):
-                if ready:
-                    ready()
-                stop.wait()
+        updater.start(bundle)
+        if config.metrics_port is not None:
+            server = metrics.serve(config.metrics_port, alive=updater.alive, ready=updater.ready)
+        while not stop.wait(0.05) and not updater.ready():
+            pass
+        if ready and not stop.is_set():
+            ready()
+        while not stop.wait(config.watch_s):
+            if shelf is not None:
+                updater.watch(shelf)
     finally:
         stop.set()
-        deadline = time.monotonic() + _STOP_S
-        for thread in threads:
-            thread.join(max(0.1, deadline - time.monotonic()))
-            if thread.is_alive():
-                log.warning("left_behind member=%s: it waits for the broker", thread.name)
+        updater.end()
         if server is not None:
             server.shutdown()
             server.server_close()
-    if failures:
-        raise failures[0]
+    if updater.failure is not None:
+        raise updater.failure
 
 
-def signal_partitions(config: UpdaterConfig) -> int:
-    """How many partitions the item stage's input has.
+class _Updater:
+    """What runs: one generation, and beside it the next one while that replays the clicks since its cut."""
 
-    Raises:
-        TimeoutError: the topic does not exist.
-    """
-    consumer = free_consumer(config)
-    try:
-        return len(partitions_of(consumer, SIGNALS_TOPIC))
-    finally:
-        close_quietly(consumer)
+    def __init__(
+        self, store: "FeatureStore", config: UpdaterConfig, stop: threading.Event, stages: Sequence[str], sink: bool
+    ):
+        self.failure: BaseException | None = None
+        self._store, self._config, self._stop, self._stages, self._sink = store, config, stop, stages, sink
+        self._current: Generation | None = None
+        self._next: Generation | None = None
+        self._catch_up: CatchUp | None = None
+        self._refused: set[str] = set()
+
+    def start(self, bundle: Bundle) -> None:
+        self._current = self._generation(bundle)
+        self._serve()
+
+    def alive(self) -> bool:
+        return self._current.alive
+
+    def ready(self) -> bool:
+        return self._current.ready
+
+    def end(self) -> None:
+        for generation in (self._next, self._current):
+            if generation is not None:
+                generation.end()
+
+    def watch(self, shelf: Shelf) -> None:
+        """Look which bundle is in service: begin to bring another one up, hand over to it, or drop it again."""
+        version = shelf.current()
+        if self._next is not None and self._next.failure is not None:
+            self._refuse(self._next.version, self._next.failure)
+            self._drop()
+        if self._next is not None and version != self._next.version:
+            self._drop()
+        if version is None or version == self._current.version or version in self._refused:
+            return
+        if self._next is None:
+            self._bring_up(shelf, version)
+        elif self._caught_up():
+            self._hand_over()
+
+    def _generation(self, bundle: Bundle) -> Generation:
+        return Generation(bundle, self._store, self._config, self._stages, self._failed)
+
+    def _failed(self, generation: Generation) -> None:
+        if self._current is None or generation is self._current:
+            self.failure = self.failure or generation.failure
+            self._stop.set()
+
+    def _bring_up(self, shelf: Shelf, version: str) -> None:
+        try:
+            bundle = shelf.load(version)
+            check_services(self._store, bundle.manifest)
+            self._next = self._generation(bundle)
+        except (KafkaError, TimeoutError) as error:
+            log.warning("bundle_waits bundle=%s error=%r", version, error)  # for the broker: looked at again
+            return
+        except Exception as error:  # whatever is wrong with it must not take down the one that works
+            if shelf.current() == version:  # else it was taken back, or pruned, meanwhile
+                self._refuse(version, error)
+            return
+        self._catch_up = CatchUp(self._config, self._current.version, bundle.manifest)
+        log.info("bundle_preparing bundle=%s beside=%s", version, self._current.version)
+
+    def _refuse(self, version: str, error: BaseException) -> None:
+        self._refused.add(version)
+        metrics.REFUSED.inc()
+        log.error("bundle_refused bundle=%s stays=%s error=%s", version, self._current.version, error)
+
+    def _caught_up(self) -> bool:
+        try:
+            return self._next.ready and self._catch_up.done()
+        except (KafkaError, TimeoutError) as error:
+            log.warning("catch_up_unknown bundle=%s error=%r", self._next.version, error)
+            return False
+
+    def _hand_over(self) -> None:
+        old, self._current, self._next = self._current, self._next, None
+        old.end()  # first: the store has one writer
+        metrics.BUNDLE.labels(old.version).set(0)
+        self._serve()
+        log.info("bundle_in_service bundle=%s before=%s", self._current.version, old.version)
+
+    def _drop(self) -> None:
+        log.info("bundle_dropped bundle=%s stays=%s", self._next.version, self._current.version)
+        self._next.end()
+        self._next = None
+
+    def _serve(self) -> None:
+        metrics.BUNDLE.labels(self._current.version).set(1)
+        if self._sink:
+            self._current.serve()

@@ -9,7 +9,6 @@ import contextlib
 import logging
 import threading
 import time
-from typing import Any
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import (
@@ -25,6 +24,7 @@ from streaming import metrics
 from streaming.changelog import read_committed
 from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
+from streaming.offsets import group_name
 from streaming.packing import ends
 from streaming.partitions import Partitions
 from streaming.stages import Outcome, Stage
@@ -53,8 +53,7 @@ class Worker:
 
     def __init__(self, stage: Stage, config: UpdaterConfig, stop: threading.Event):
         self.stage, self.config, self.stop = stage, config, stop
-        version = stage.bundle.version
-        self.group = f"{config.group_prefix}-{stage.name}-{version}"
+        self.group = group_name(config, stage.name, stage.bundle.version)
         self.name = f"{stage.name}-{config.instance}"
         self.ready = threading.Event()
         """Set once the first partitions' state is restored."""
@@ -117,7 +116,7 @@ class Worker:
             with metrics.BATCH.labels(self.stage.name).time():
                 outcome = self.stage.process(records)
             self._commit(outcome, records, offsets)
-            self._report(records[-1])
+            self._report(outcome)
         outcome = self.stage.tick({partition.partition for partition in self._partitions.ready})
         if outcome is not None:
             # Nothing was read; but with its offsets, Kafka refuses the transaction of a worker that has been replaced.
@@ -165,8 +164,9 @@ class Worker:
         if outcome.rejected:
             log.warning("clicks_rejected worker=%s count=%d", self.name, outcome.rejected)
 
-    def _report(self, last: Any) -> None:
-        metrics.FRESHNESS.labels(self.stage.name).observe(max(0.0, time.time() - last.timestamp / 1000))
+    def _report(self, outcome: Outcome) -> None:
+        if outcome.arrived:
+            metrics.FRESHNESS.labels(self.stage.name).observe(max(0.0, time.time() - outcome.arrived / 1000))
         behind = 0
         for partition in list(self._partitions.ready & self._consumer.assignment()):
             behind += max(0, (self._consumer.highwater(partition) or 0) - (self._consumer.position(partition) or 0))

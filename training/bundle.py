@@ -17,6 +17,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel
+from safetensors import SafetensorError
 from safetensors.numpy import save_file
 from safetensors.torch import load_model, save_model
 
@@ -126,7 +127,7 @@ class Bundle:
             queries, items = SideTable.load(folder, "query"), SideTable.load(folder, "item")
             model = DAT(len(queries.ids), len(items.ids), manifest.query, manifest.item, manifest.config)
             load_model(model, str(folder / "weights.safetensors"))
-        except (OSError, ValueError, KeyError, RuntimeError, TypeError) as error:
+        except (OSError, ValueError, KeyError, RuntimeError, TypeError, SafetensorError) as error:
             first = (str(error) or type(error).__name__).splitlines()[0]
             raise BundleError(f"{folder} is not a usable bundle: {first}") from error
         model.eval()

@@ -1,0 +1,120 @@
+"""One bundle's part in this process: the workers of its stages and, once it is in service, its Feast sink."""
+
+import gc
+import logging
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from streaming.clients import close_quietly, free_consumer, partitions_of
+from streaming.config import UpdaterConfig
+from streaming.feast_sink import FeastSink
+from streaming.stages import ItemStage, QueryStage
+from streaming.topics import SIGNALS_TOPIC
+from streaming.worker import Worker
+from training.bundle import Bundle
+
+if TYPE_CHECKING:
+    from feast import FeatureStore
+
+log = logging.getLogger(__name__)
+STAGES = ("query", "item")
+_STOP_S = 10
+
+
+class Generation:
+    """Starts a bundle's workers; :meth:`serve` starts its sink, :meth:`end` ends both.
+
+    Two of them can work side by side, each in consumer groups and a vector space of its own.
+
+    Args:
+        on_failure: Called, on the failing thread, when a member has ended by an error, which is then :attr:`failure`;
+            the others go on until told.
+
+    Raises:
+        TimeoutError: the topics do not exist.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        store: "FeatureStore",
+        config: UpdaterConfig,
+        stages: Sequence[str],
+        on_failure: Callable[["Generation"], None],
+    ):
+        self.bundle, self.stages = bundle, tuple(stages)
+        self.failure: BaseException | None = None
+        self._store, self._config, self._on_failure = store, config, on_failure
+        self._stop = threading.Event()
+        self._members: list[Worker | FeastSink] = []
+        self._threads: list[threading.Thread] = []
+        partitions = signal_partitions(config)
+        made = [
+            stage(bundle, store, config, partitions)
+            for name, stage in (("query", QueryStage), ("item", ItemStage))
+            if name in stages
+        ]
+        for stage in made:
+            self._start(Worker(stage, config, self._stop))
+        # What was loaded stays: without this, Python's collector walks over all of it again and again.
+        gc.collect()
+        gc.freeze()
+
+    @property
+    def version(self) -> str:
+        return self.bundle.version
+
+    @property
+    def ready(self) -> bool:
+        """Whether all that was started has restored its state and follows."""
+        return all(member.ready.is_set() for member in self._members)
+
+    @property
+    def alive(self) -> bool:
+        return all(thread.is_alive() for thread in self._threads)
+
+    def serve(self) -> None:
+        """From now on the online store holds this bundle's vectors."""
+        # Named after its stages: processes of different stages may have one instance name.
+        name = "-".join(["feast", *self.stages])
+        self._start(FeastSink(self.bundle, self._store, self._config, self._stop, name))
+
+    def end(self) -> None:
+        """Stop after the batches at hand."""
+        self._stop.set()
+        deadline = time.monotonic() + _STOP_S
+        for thread in self._threads:
+            thread.join(max(0.1, deadline - time.monotonic()))
+            if thread.is_alive():
+                log.warning("left_behind member=%s: it waits for the broker", thread.name)
+
+    def _start(self, member: Worker | FeastSink) -> None:
+        # Daemons, since a commit to a broker that is gone waits for it without end. What it leaves behind is what a
+        # crash leaves: nothing that the next start does not put right.
+        thread = threading.Thread(target=self._run, args=(member,), name=member.name, daemon=True)
+        self._members.append(member)
+        self._threads.append(thread)
+        thread.start()
+
+    def _run(self, member: Worker | FeastSink) -> None:
+        try:
+            member.run()
+        except BaseException as error:  # whatever it is, the process must not go on with half of its threads
+            log.exception("stopped_by_error member=%s", member.name)
+            self.failure = self.failure or error
+            self._on_failure(self)
+
+
+def signal_partitions(config: UpdaterConfig) -> int:
+    """How many partitions the item stage's input has.
+
+    Raises:
+        TimeoutError: the topic does not exist.
+    """
+    consumer = free_consumer(config)
+    try:
+        return len(partitions_of(consumer, SIGNALS_TOPIC))
+    finally:
+        close_quietly(consumer)

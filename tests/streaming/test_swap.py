@@ -1,0 +1,108 @@
+"""The updater goes over to the bundle in service, under load, and back; one that is no good leaves it as it is."""
+
+import threading
+
+import pytest
+
+from streaming.config import UpdaterConfig
+from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
+from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth
+from tests.streaming.test_feast_sink import online
+from tests.tiny import tiny_bundle, tiny_store
+from training.bundle import Shelf
+
+
+@pytest.fixture
+def shelf(tmp_path):
+    return Shelf(tmp_path / "bundles")
+
+
+@pytest.fixture
+def store(tmp_path):
+    return tiny_store(tmp_path, queries=9, items=12)
+
+
+class Load:
+    """Clicks that keep coming, a few at a time, until told to stop."""
+
+    def __init__(self, bootstrap: str):
+        self.bootstrap, self.clicks, self._stop = bootstrap, [], threading.Event()
+        self._thread = threading.Thread(target=self._run)
+
+    def __enter__(self) -> "Load":
+        self._thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while not self._stop.wait(0.05):
+            some = some_clicks(20, seed=len(self.clicks), start=len(self.clicks))
+            produce(self.bootstrap, some)
+            self.clicks += some
+
+
+def counted(bootstrap: str, bundle, clicks) -> bool:
+    by_query, by_item = truth(clicks)
+    return folded(bootstrap, QUERY_VECTORS, bundle) == by_query and folded(bootstrap, ITEM_VECTORS, bundle) == by_item
+
+
+def in_store(store, bundle, clicks) -> bool:
+    """Whether the store holds every id, of this bundle alone, with every click."""
+    for side, table, counts in zip(("query", "item"), (bundle.queries, bundle.items), truth(clicks), strict=True):
+        before = dict(zip(table.ids, table.folded.tolist(), strict=True))
+        for key, row in zip(ids := [*before.keys() | counts.keys()], online(store, side, ids), strict=True):
+            if (row["bundle"], row["folded"]) != (bundle.version, before.get(key, 0) + counts.get(key, 0)):
+                return False
+    return True
+
+
+def test_a_published_bundle_takes_over_under_load_and_so_does_a_rollback(bootstrap, store, shelf):
+    first, second = tiny_bundle("swap-1"), tiny_bundle("swap-2", seed=1)
+    shelf.publish(first)
+    config = UpdaterConfig(bootstrap=bootstrap, watch_s=0.1)
+    with running(first, store, config, shelf=shelf):
+        with Load(bootstrap) as load:
+            eventually(lambda: counted_some(bootstrap, first), "the first bundle works")
+            shelf.publish(second)
+            eventually(lambda: belongs(store, second), "the second has taken over", 60)
+        eventually(lambda: counted(bootstrap, second, load.clicks), "it knows the clicks of all time", 60)
+        eventually(lambda: in_store(store, second, load.clicks), "and so does the store")
+        known = sum(folded(bootstrap, QUERY_VECTORS, first).values())
+        assert 0 < known < len(load.clicks), "the first should have stopped meanwhile"
+        shelf.promote(first.version)
+        eventually(lambda: in_store(store, first, load.clicks), "the first is back, and knows what it missed", 60)
+    assert counted(bootstrap, first, load.clicks) and counted(bootstrap, second, load.clicks)
+
+
+def counted_some(bootstrap: str, bundle) -> bool:
+    return sum(folded(bootstrap, ITEM_VECTORS, bundle).values()) > 0
+
+
+def belongs(store, bundle) -> bool:
+    return {row["bundle"] for row in online(store, "query", bundle.queries.ids)} == {bundle.version}
+
+
+def test_a_bundle_that_is_no_good_leaves_the_old_one_at_work(bootstrap, store, shelf, caplog):
+    good, damaged = tiny_bundle("stays"), tiny_bundle("damaged", seed=1)
+    misfit = tiny_bundle("misfit", services={"query_tower": {"query_profile__shoe_size": "Float32"}, "item_tower": {}})
+    shelf.publish(good)
+    clicks = some_clicks(60)
+    with running(good, store, UpdaterConfig(bootstrap=bootstrap, watch_s=0.05), shelf=shelf):
+        for bad, why in ((damaged, "is not a usable bundle"), (misfit, "shoe_size")):
+            bad.save(shelf.folder / bad.version)
+            if bad is damaged:
+                (shelf.folder / bad.version / "weights.safetensors").write_bytes(b"torn")
+            shelf.promote(bad.version)
+            eventually(
+                lambda bad=bad, why=why: any(
+                    f"bundle_refused bundle={bad.version} stays=stays" in text and why in text
+                    for text in caplog.messages
+                ),
+                "it says so",
+            )
+        produce(bootstrap, clicks)
+        eventually(lambda: counted(bootstrap, good, clicks), "the clicks are folded")
+        eventually(lambda: in_store(store, good, clicks), "and in the store")
