@@ -14,6 +14,9 @@ class TowerConfig(BaseModel):
     output_dim: int = Field(default=32, ge=1)
     head: Literal["linear", "relu"] = "linear"
     """``relu`` is eq. 1 to the letter: non-negative vectors, whose scores cannot fall below 1/2. It collapses."""
+    shortcut: bool = True
+    """A linear map straight from the tower's inputs to its output, added to what the layers make of them: what an
+    augmented vector or an id says by itself need not be learnt through the layers. Eq. 1 has none."""
 
 
 class DATConfig(BaseModel):
@@ -29,6 +32,9 @@ class DATConfig(BaseModel):
     loss: Literal["bce", "sampled_softmax"] = "sampled_softmax"
     temperature: float = Field(default=15.0, gt=0)
     """Scores are multiplied by this inside the loss (1 is eq. 4 to the letter)."""
+    frequency_window: int = Field(default=4096, ge=1)
+    """Clicks around a batch in which the logQ correction counts how often an item is clicked: what is in fashion
+    changes, and a batch is a moment."""
     lambda_u: float = 0.5
     lambda_v: float = 0.5
     lambda_ca: float = 1.0
@@ -47,7 +53,7 @@ class DATConfig(BaseModel):
 
 
 PAPER = DATConfig(
-    tower=TowerConfig(head="relu"),
+    tower=TowerConfig(head="relu", shortcut=False),
     amm="gradient",
     memories=(0.1,),
     loss="bce",

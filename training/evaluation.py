@@ -1,7 +1,7 @@
 """HR@50, HR@100 and MRR×10 over the full corpus, static or live (prequential), with ties counted against the model."""
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 from pydantic import BaseModel
@@ -24,6 +24,40 @@ class Scorer(Protocol):
 
         Row r may use what was known at the cut and, if live, clicks before r; never click r itself.
         """
+        ...
+
+
+class Vectors(NamedTuple):
+    """What scores are inner products of: queries [B, K, d], of whose K vectors the best counts, and items [I, d]."""
+
+    queries: Array
+    items: Array
+
+    def scores(self) -> Array:
+        """[B, I]."""
+        size, count, dim = self.queries.shape
+        scores = self.queries.reshape(-1, dim) @ self.items.T
+        return scores if count == 1 else scores.reshape(size, count, -1).max(axis=1)
+
+
+class VectorScorer:
+    """A scorer whose scores are inner products, so that an index can search its items."""
+
+    live: bool
+
+    def vectors(self, rows: slice) -> Vectors:
+        """Those of clicks ``rows``; items that are no candidates yet may have any. Called as ``score`` is."""
+        raise NotImplementedError
+
+    def score(self, rows: slice) -> Array:
+        return self.vectors(rows).scores()
+
+
+class Beside(Protocol):
+    """Ranks the same clicks in another way, such as through an index."""
+
+    def block(self, vectors: Vectors, targets: Array, existing: Array, hidden: tuple[Array, Array] | None) -> None:
+        """The vectors of a block of B clicks, and the arguments of :func:`ranks` that go with them."""
         ...
 
 
@@ -66,21 +100,29 @@ def ranks(scores: Array, targets: Array, existing: Array, hidden: tuple[Array, A
 
 
 def measure(
-    scorer: Scorer, replay: Replay, filter_seen: bool = True, on_block: Callable[[int], None] = lambda clicks: None
+    scorer: Scorer,
+    replay: Replay,
+    filter_seen: bool = True,
+    on_block: Callable[[int], None] = lambda clicks: None,
+    beside: Beside | None = None,
 ) -> Array:
     """The rank of each of the replay's N clicks: [N].
 
     Args:
         filter_seen: Leave out what the query has clicked before; a repeated click is then a miss.
         on_block: Called with the number of clicks done.
+        beside: Gets the vectors too, if the scores come from vectors.
     """
     found = np.empty(len(replay), np.int64)
     for start in range(0, len(replay), BLOCK):
         rows = slice(start, min(start + BLOCK, len(replay)))
-        scores = scorer.score(rows)
+        vectors = scorer.vectors(rows) if beside is not None and isinstance(scorer, VectorScorer) else None
+        scores = scorer.score(rows) if vectors is None else vectors.scores()
         existing = replay.existing[rows] if scorer.live else np.full(len(scores), replay.known_items)
         hidden = seen_pairs(replay, rows) if filter_seen else None
         found[rows] = ranks(scores, replay.items[rows], existing, hidden)
+        if vectors is not None:
+            beside.block(vectors, replay.items[rows], existing, hidden)
         on_block(rows.stop)
     return found
 

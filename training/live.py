@@ -6,6 +6,7 @@ import numpy as np
 
 from training.augmented import AugmentedTable
 from training.dat import represent
+from training.evaluation import Vectors, VectorScorer
 from training.features import Inputs, InputSpec
 from training.replay import Activity, Replay
 from training.trainer import Fitted
@@ -47,7 +48,7 @@ class LiveItems:
         return self.vectors
 
 
-class StaticDAT:
+class StaticDAT(VectorScorer):
     """The vectors as at the cut. A new query has its profile and the unknown id; a new item is no candidate."""
 
     live = False
@@ -64,12 +65,12 @@ class StaticDAT:
         self.items = fitted.items.vectors
         self.replay = replay
 
-    def score(self, rows: slice) -> Array:
-        """Scores [B, known items] for the queries of these clicks."""
-        return self.queries[self.replay.queries[rows]] @ self.items.T
+    def vectors(self, rows: slice) -> Vectors:
+        """Of the queries of these clicks, and of all known items."""
+        return Vectors(self.queries[self.replay.queries[rows]][:, None], self.items)
 
 
-class LiveDAT:
+class LiveDAT(VectorScorer):
     """Each click is scored with what was known just before it, then folded: the stream's arithmetic.
 
     A query's vector is exact to the click. Items are recomputed between blocks: those that were clicked, and those
@@ -89,8 +90,8 @@ class LiveDAT:
         self.query = Activity.of_queries(replay)
         self.items = LiveItems(replay, fitted.item_spec, self._represent_items)
 
-    def score(self, rows: slice) -> Array:
-        """Scores [B, all items] for these clicks; row r has seen every click before r. Then folds them."""
+    def vectors(self, rows: slice) -> Vectors:
+        """Of the queries just before each of these clicks, and of all items before the first. Then folds them."""
         replay, fitted = self.replay, self.fitted
         vectors = self.items.at(rows.start)
         queries, items = replay.queries[rows], replay.items[rows]
@@ -99,10 +100,9 @@ class LiveDAT:
         positions = np.arange(rows.start, rows.stop)
         inputs = self.query.inputs(fitted.query_spec, queries, positions, replay.times[rows], replay.known_queries)
         p_u = represent(fitted.model.query_tower, inputs, before)
-        scores = p_u @ vectors.T
         self.a_v.fold(items + 1, p_u)
         self.items.touched[items] = True
-        return scores
+        return Vectors(p_u[:, None], vectors)
 
     def _represent_items(self, rows: Array, inputs: Inputs) -> Array:
         return represent(self.fitted.model.item_tower, inputs, self.a_v.read(rows + 1))

@@ -1,5 +1,6 @@
 """The losses: eq. 2 (mimic), eq. 3 (category alignment), eq. 4 (cross entropy), and sampled softmax beside it."""
 
+import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -108,3 +109,19 @@ def sampled_softmax(
     own = torch.arange(size)
     hidden[own, own] = False
     return F.cross_entropy(logits.masked_fill(hidden, MASKED), own)
+
+
+def log_expected(item_rows: np.ndarray, batch: slice, window: int, items: int) -> Tensor:
+    """The logQ correction's ``log_expected`` [B, 1+S] of a batch, per example: how often an item stands among the
+    positives, counted in the ``window`` clicks around the batch, and among the uniform negatives.
+
+    Args:
+        item_rows: [R, 1+S] of all examples, in order of time.
+        items: How many there are to draw negatives from.
+    """
+    half = window // 2
+    around = np.sort(item_rows[max(batch.start - half, 0) : batch.stop + half, 0])
+    candidates = item_rows[batch]
+    clicked = np.searchsorted(around, candidates, "right") - np.searchsorted(around, candidates, "left")
+    uniform = (item_rows.shape[1] - 1) / items
+    return torch.from_numpy(np.log(clicked / len(around) + uniform + 1e-12).astype(np.float32))

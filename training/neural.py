@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from training import losses
+from training.evaluation import Vectors, VectorScorer
 from training.examples import TrainingSet
 from training.features import Inputs
 from training.history import before_each, in_replay
@@ -116,14 +117,14 @@ class NeuralRival:
         return self._scaled(self.encoder.items(inputs)).numpy()
 
 
-class _Scorer:
+class _Scorer(VectorScorer):
     def __init__(self, fitted: NeuralRival, replay: Replay, live: bool):
         self.fitted, self.replay, self.live = fitted, replay, live
         self.activity = Activity.of_queries(replay)
         self.items = LiveItems(replay, fitted.window.item_spec, lambda rows, inputs: fitted.item_vectors(inputs))
 
-    def score(self, rows: slice) -> Array:
-        """Scores [B, I]; live, items and histories are those just before the block and the click."""
+    def vectors(self, rows: slice) -> Vectors:
+        """Interests and items; live, items and histories are those just before the block and the click."""
         replay = self.replay
         vectors = self.items.at(rows.start) if self.live or not self.items.vectors.size else self.items.vectors
         positions = np.arange(rows.start, rows.stop) if self.live else np.zeros(rows.stop - rows.start, np.int64)
@@ -132,5 +133,4 @@ class _Scorer:
         inputs = self.activity.inputs(self.fitted.window.query_spec, queries, positions, as_of, replay.known_queries)
         history = in_replay(replay, rows, self.fitted.config.history, self.live)
         interests = self.fitted.query_vectors(inputs, history)
-        scores = (interests @ vectors.T).max(axis=1)
-        return scores if self.live else scores[:, : replay.known_items]
+        return Vectors(interests, vectors if self.live else vectors[: replay.known_items])

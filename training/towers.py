@@ -33,6 +33,9 @@ class Tower(nn.Module):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
             nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
             nn.init.zeros_(layers[-2].bias)
+        self.shortcut = nn.Linear(sizes[0], config.output_dim, bias=False) if config.shortcut else None
+        if self.shortcut is not None:
+            nn.init.zeros_(self.shortcut.weight)
         self.register_buffer("dense_mean", torch.zeros(spec.dense_width))
         self.register_buffer("dense_std", torch.ones(spec.dense_width))
         self.layers = nn.Sequential(*(layers if config.head == "relu" else layers[:-1]))
@@ -53,4 +56,5 @@ class Tower(nn.Module):
                 filled = (field > 0).sum(1, keepdim=True).clamp(min=1)
                 parts.append(embedded.sum(1) / filled)
         z = torch.cat([*parts, (dense - self.dense_mean) / self.dense_std, augmented], dim=1)
-        return nn.functional.normalize(self.layers(z), dim=1)
+        h = self.layers(z) if self.shortcut is None else self.layers(z) + self.shortcut(z)
+        return nn.functional.normalize(h, dim=1)

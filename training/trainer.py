@@ -99,9 +99,6 @@ class Trainer:
                 nn.init.zeros_(parameters[side].weight)
         self.parameters = parameters
         self.optimiser = Optimiser(parameters, config.learning_rate, workers)
-        positives, negatives = len(examples), examples.candidates - 1
-        frequency = np.bincount(examples.item_rows[:, 0], minlength=len(item)) / max(positives, 1)
-        self.log_expected = torch.from_numpy(np.log(frequency + negatives / len(item) + 1e-12).astype(np.float32))
         self.category = torch.from_numpy(item.category)
         self.done = 0  # steps of the whole run, for the learning rate
         self.reset()
@@ -183,7 +180,7 @@ class Trainer:
         if config.loss == "bce":
             loss_p = losses.binary_cross_entropy(p_u, p_v, item_rows >= 0, config.temperature)
         else:
-            expected = self.log_expected[item_rows.clamp(min=0)]
+            expected = losses.log_expected(examples.item_rows, rows, config.frequency_window, len(self.item))
             loss_p = losses.sampled_softmax(p_u, p_v, rows_u, item_rows, expected, config.temperature)
         loss_u = loss_v = loss_ca = torch.zeros(())
         if config.amm == "gradient":

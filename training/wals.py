@@ -3,6 +3,7 @@
 import numpy as np
 from scipy import sparse
 
+from training.evaluation import Vectors, VectorScorer
 from training.examples import TrainingSet
 from training.replay import Replay
 
@@ -41,7 +42,7 @@ class WALS:
         return _Scorer(self, replay, live)
 
 
-class _Scorer:
+class _Scorer(VectorScorer):
     def __init__(self, fitted: WALS, replay: Replay, live: bool):
         self.fitted, self.replay, self.live = fitted, replay, live
         self.items = np.asarray(fitted.model.item_factors)
@@ -51,14 +52,12 @@ class _Scorer:
         extra = np.zeros((len(replay.item) - len(self.items) if live else 0, width), np.float32)
         self.items = np.concatenate([self.items, extra])
 
-    def score(self, rows: slice) -> Array:
-        """Scores [B, I]; a query or an item without factors scores 0."""
-        if self.live:
-            self._solve(rows)
-            return self.solved @ self.items.T
-        return self.queries[self.replay.queries[rows]] @ self.items.T
+    def vectors(self, rows: slice) -> Vectors:
+        """Factors; zeros for a query or an item that has none."""
+        queries = self._solve(rows) if self.live else self.queries[self.replay.queries[rows]]
+        return Vectors(queries[:, None], self.items)
 
-    def _solve(self, rows: slice) -> None:
+    def _solve(self, rows: slice) -> Array:
         """Factors of the block's queries, each from the items that it had clicked before the click."""
         _, place, starts = self.replay.by_query
         queries = self.replay.queries[rows]
@@ -76,5 +75,6 @@ class _Scorer:
             (np.ones(int(old.sum()), np.float32), (row[old], items[old])), (len(queries), known[1])
         )
         clicked = (at_cut + since).tocsr()
-        self.solved = np.asarray(self.fitted.model.recalculate_user(np.arange(len(queries)), clicked))
-        self.solved[np.diff(clicked.indptr) == 0] = 0
+        solved = np.asarray(self.fitted.model.recalculate_user(np.arange(len(queries)), clicked))
+        solved[np.diff(clicked.indptr) == 0] = 0
+        return solved

@@ -96,3 +96,14 @@ def test_category_alignment_is_the_sum_over_covariances_whatever_the_sizes():
     expected = sum((covariances[-1] - one).square().sum() for one in covariances)
     torch.testing.assert_close(loss, expected)
     torch.testing.assert_close(gradient, torch.autograd.grad(expected, vectors)[0])
+
+
+def test_expected_counts_are_those_around_the_batch():
+    """Item 7 makes up the first half of the log and none of the second; one uniform negative among 10 items."""
+    rows = np.array([[7, 1]] * 50 + [[3, 7]] * 50)
+    early = losses.log_expected(rows, slice(0, 4), window=20, items=10).exp()
+    late = losses.log_expected(rows, slice(90, 94), window=20, items=10).exp()
+    np.testing.assert_allclose(early[0], [1.1, 0.1], rtol=1e-5)
+    np.testing.assert_allclose(late[0], [1.1, 0.1], rtol=1e-5)
+    whole = losses.log_expected(rows, slice(90, 94), window=1_000, items=10).exp()
+    np.testing.assert_allclose(whole[0], [0.6, 0.6], rtol=1e-5)
