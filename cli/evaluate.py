@@ -43,6 +43,9 @@ def evaluate(
     The figures are exact. Where scores are inner products, the same clicks are also looked up in a Faiss index like
     the service's, kept up to date as there; its answers are 100 items long, so its MRR×10 is compared with the exact
     one cut off at 100.
+
+    What the settings say of the night's model holds here too, for dat, dat-no-cal and two-tower, such as
+    DAT_NIGHT__MODEL__EPOCHS=10; the published variants stay as published.
     """
     settings = load_settings(home=home, dataset=data)
     result = compare(settings, protocol, models, seeds, limit, negatives, tuning)
@@ -57,7 +60,7 @@ def compare(
     from cli.progress import console
     from feature_repo.card import CardError
     from feature_repo.source import dataset_folder, read_clicks, read_profiles
-    from training.models import DETERMINISTIC, MODELS
+    from training.models import AS_PUBLISHED, DATS, DETERMINISTIC, MODELS
     from training.protocols import make_trial
 
     names = list(MODELS) if models == "all" else [name.strip() for name in models.split(",")]
@@ -70,6 +73,7 @@ def compare(
     folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
     clicks = read_clicks(card, folder)
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
+    given = {field: getattr(settings.night.model, field) for field in settings.night.model.model_fields_set - {"seed"}}
     results: dict[str, dict] = {}
     with _progress(console) as progress:
         for seed in range(seeds):
@@ -77,7 +81,8 @@ def compare(
             for name in names:
                 if seed and name in DETERMINISTIC:
                     continue
-                run = _run(name, seed, trial, progress)
+                chosen = given if name in DATS and name not in AS_PUBLISHED else {}
+                run = _run(name, seed, chosen, trial, progress)
                 results.setdefault(name, {"runs": []})["runs"].append(run)
     summary = {
         "dataset": card.name,
@@ -85,6 +90,7 @@ def compare(
         "tuning": tuning,
         "train_clicks": len(trial.window.examples),
         "test_clicks": len(trial.replay),
+        "settings": settings.night.model.model_dump(include=set(given)),
         "filter_seen": trial.filter_seen,
         "results": {name: _mean(result["runs"]) for name, result in results.items()},
     }
@@ -99,14 +105,14 @@ def compare(
     return summary
 
 
-def _run(name: str, seed: int, trial, progress) -> dict:
+def _run(name: str, seed: int, chosen: dict, trial, progress) -> dict:
     import numpy as np
 
     from cli.through_index import DEPTH, ThroughIndex
     from training.evaluation import MISS, measure, report, summarise
     from training.models import build
 
-    model = build(name, seed)
+    model = build(name, seed, **chosen)
     task = progress.add_task(f"{name}, seed {seed}: learning", total=None)
     started = time.perf_counter()
     model.fit(trial.window)

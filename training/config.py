@@ -16,7 +16,7 @@ class TowerConfig(BaseModel):
     """``relu`` is eq. 1 to the letter: non-negative vectors, whose scores cannot fall below 1/2. It collapses."""
     shortcut: bool = True
     """A linear map straight from the tower's inputs to its output, added to what the layers make of them: what an
-    augmented vector or an id says by itself need not be learnt through the layers. Eq. 1 has none."""
+    augmented vector or an id says by itself need not be learnt through the layers. Eq. 1 has none, nor has ``relu``."""
 
 
 class DATConfig(BaseModel):
@@ -45,6 +45,8 @@ class DATConfig(BaseModel):
     epochs: int = Field(default=6, ge=1)
     learning_rate: float = Field(default=2e-3, gt=0)
     """Of the first step; it falls to 0 in a straight line."""
+    table_rate: float = Field(default=1.0, gt=0)
+    """The embedding tables' learning rate, as a multiple of the layers'."""
     seed: int = 0
 
     @property

@@ -35,6 +35,8 @@ DATS: dict[str, DATConfig] = {
     "dat-paper": PAPER,
     "two-tower": DATConfig(amm="off", lambda_ca=0.0, query_id_dropout=0.1),
 }
+AS_PUBLISHED = ("dat-gradient", "dat-paper")
+"""Models whose settings are part of what they are."""
 MODELS = (*DATS, "wals", *ENCODERS, *DETERMINISTIC)
 
 

@@ -9,25 +9,32 @@ from training.workers import ALONE, Workers
 
 
 class Optimiser:
-    """One step touches the rows of the batch and the dense layers, however many ids there are."""
+    """One step touches the rows of the batch and the dense layers, however many ids there are.
 
-    def __init__(self, model: nn.Module, learning_rate: float, workers: Workers = ALONE):
+    Args:
+        table_rate: The tables' learning rate, as a multiple of the layers'. A rare id takes part in a few steps only,
+            and Adam moves a number by about its learning rate a step: at the layers' rate it would hardly move.
+    """
+
+    def __init__(self, model: nn.Module, learning_rate: float, workers: Workers = ALONE, *, table_rate: float = 1.0):
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
         held = {id(table) for table in tables}
         dense = [parameter for parameter in model.parameters() if id(parameter) not in held]
-        self.learning_rate, self.workers = learning_rate, workers
+        self.workers = workers
         self.parameters = [*dense, *tables]
+        self.rates = [learning_rate] * bool(dense) + [learning_rate * table_rate] * bool(tables)
         self.parts: list[torch.optim.Optimizer] = []
         if dense:
-            self.parts.append(torch.optim.Adam(dense, lr=learning_rate, fused=True))
+            self.parts.append(torch.optim.Adam(dense, fused=True))
         if tables:
-            self.parts.append(torch.optim.SparseAdam(tables, lr=learning_rate))
+            self.parts.append(torch.optim.SparseAdam(tables))
+        self.scale(1.0)
 
     def scale(self, factor: float) -> None:
-        """Set the learning rate to ``factor`` times the configured one."""
-        for part in self.parts:
+        """Set the learning rates to ``factor`` times the configured ones."""
+        for part, rate in zip(self.parts, self.rates, strict=True):
             for group in part.param_groups:
-                group["lr"] = factor * self.learning_rate
+                group["lr"] = factor * rate
 
     def step(self, loss: Tensor) -> None:
         for part in self.parts:

@@ -33,8 +33,9 @@ class Tower(nn.Module):
             layers += [nn.Linear(wide, narrow), nn.ReLU()]
             nn.init.kaiming_normal_(layers[-2].weight, nonlinearity="relu")
             nn.init.zeros_(layers[-2].bias)
-        self.shortcut = nn.Linear(sizes[0], config.output_dim, bias=False) if config.shortcut else None
-        if self.shortcut is not None:
+        self.shortcut = None
+        if config.shortcut and config.head == "linear":
+            self.shortcut = nn.Linear(sizes[0], config.output_dim, bias=False)
             nn.init.zeros_(self.shortcut.weight)
         self.register_buffer("dense_mean", torch.zeros(spec.dense_width))
         self.register_buffer("dense_std", torch.ones(spec.dense_width))

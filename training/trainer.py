@@ -98,7 +98,7 @@ class Trainer:
                 parameters[side] = nn.Embedding(size + 1, width, sparse=True)
                 nn.init.zeros_(parameters[side].weight)
         self.parameters = parameters
-        self.optimiser = Optimiser(parameters, config.learning_rate, workers)
+        self.optimiser = Optimiser(parameters, config.learning_rate, workers, table_rate=config.table_rate)
         self.category = torch.from_numpy(item.category)
         self.done = 0  # steps of the whole run, for the learning rate
         self.reset()
