@@ -15,6 +15,7 @@ import subprocess
 import time
 import uuid
 from base64 import urlsafe_b64encode
+from collections.abc import Callable
 from pathlib import Path
 
 KAFKA_VERSION = "4.3.1"
@@ -128,14 +129,22 @@ class LocalBroker:
         folder: The broker's folder; made if need be.
         port: The port to listen on; by default the remembered one, or a free one at first.
         timeout_s: How long a start may take.
+        properties: Kafka's settings that are added to ours, or take their place.
     """
 
-    def __init__(self, folder: Path, port: int | None = None, timeout_s: float = 60):
+    def __init__(
+        self,
+        folder: Path,
+        port: int | None = None,
+        timeout_s: float = 60,
+        properties: Callable[[dict[str, int]], dict[str, str]] = lambda ports: {},
+    ):
         self.folder = Path(folder).absolute()
         self.timeout_s = timeout_s
         self.process: subprocess.Popen | None = None
         self._wanted_port = port
         self._ports: dict[str, int] = {}
+        self._properties = properties
 
     @property
     def bootstrap(self) -> str:
@@ -206,6 +215,8 @@ class LocalBroker:
                 self._ports["port"] = self._wanted_port
             ports.write_text(json.dumps(self._ports))
             config = _PROPERTIES.format(data=self.folder / "data", **self._ports)
+            # Of a setting that is there twice, Kafka takes the later one.
+            config += "".join(f"{name}={value}\n" for name, value in self._properties(self._ports).items())
             (self.folder / "server.properties").write_text(config)
             (self.folder / "log4j2.properties").write_text(_LOG4J.format(log=self.log))
         except OSError as error:

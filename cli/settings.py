@@ -32,7 +32,7 @@ class Settings(BaseSettings):
     dataset: str = "movielens-100k"
     """The dataset card: its name, or the path of a TOML file."""
     redis: str | None = None
-    """``host:port`` of the Redis that answers online; without it SQLite does."""
+    """``host:port`` of the Redis that answers online, ``cluster:host:port,…`` of a cluster; without it SQLite does."""
     night: NightConfig = NightConfig()
     updater: UpdaterConfig = UpdaterConfig(bootstrap="127.0.0.1:9092")
     """Also where Kafka is: ``DAT_UPDATER__BOOTSTRAP``, and the TLS and SASL settings beside it."""

@@ -22,7 +22,8 @@ def open_store(home: Path, redis: str | None = None) -> FeatureStore:
 
     Args:
         home: The system's home folder.
-        redis: ``host:port`` (or Feast's longer connection string) of the Redis that answers online instead of SQLite.
+        redis: ``host:port`` (or Feast's longer connection string) of the Redis that answers online instead of SQLite;
+            with ``cluster:`` in front, of some nodes of a Redis Cluster, separated by commas.
     """
     config = yaml.safe_load(_YAML.read_text())
     home = home.absolute()
@@ -30,7 +31,9 @@ def open_store(home: Path, redis: str | None = None) -> FeatureStore:
     config["registry"]["path"] = str(home / "registry.db")
     config["online_store"]["path"] = str(home / "online.db")
     if redis:
-        config["online_store"] = {"type": "redis", "connection_string": redis}
+        nodes = redis.removeprefix("cluster:")
+        kind = "redis" if nodes == redis else "redis_cluster"
+        config["online_store"] = {"type": "redis", "redis_type": kind, "connection_string": nodes}
     os.environ.setdefault("FEAST_USAGE", "False")
     return FeatureStore(config=RepoConfig(**config, repo_path=home))
 
