@@ -52,26 +52,31 @@ def training(
         "threads": threads, "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
     }  # fmt: skip
     log = made_up_log(clicks, queries, items)
-    result["examples_per_s"] = {str((queries + items) * t): {} for t in SCALES}
-    for times, found in zip(SCALES, result["examples_per_s"].values(), strict=True):
+    result["examples_per_s"] = {str((queries + items) * times): {} for times in SCALES}
+
+    def say(about: str, figures: dict) -> None:
+        print(about, json.dumps(figures), flush=True)
+        if json_file:  # after each step, so that what was measured is kept
+            json_file.write_text(json.dumps(result, indent=2))
+
+    for times, (size, found) in zip(SCALES, result["examples_per_s"].items(), strict=True):
         for name, settings in CASES.items():
             found[name] = round(clicks * (1 + NEGATIVES) / epoch_seconds(log, queries, items, times, **settings))
-    if peers:
-        with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
-            python = peers_python(Path(scratch))
-            for times, found in zip(SCALES, result["examples_per_s"].values(), strict=True):
-                folder = Path(scratch) / f"times-{times}"
-                found |= measure_peers(python, folder, spread_out(log, times), threads, seconds)
-                found["dat_against_the_faster_peer"] = round(
-                    found["dat"] / max(found["torch_rechub"], found["recbole"]), 1
-                )
+        say(f"examples a second at {int(size):,} ids:", found)
     # The tables grow a hundredfold up to ten times those above; the same ids are clicked, spread over the larger table.
     small = made_up_log(clicks, queries // 10, items // 10)
     result["epoch_s"] = grown(small, queries // 10, items // 10)
     result["epoch_at_100_times_the_ids"] = round(result["epoch_s"]["100"] / result["epoch_s"]["1"], 2)
-    print(json.dumps(result, indent=2))
-    if json_file:
-        json_file.write_text(json.dumps(result, indent=2))
+    say("seconds an epoch by growth of the tables:", result["epoch_s"])
+    if not peers:
+        return
+    with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
+        python = peers_python(Path(scratch))
+        for times, (size, found) in zip(SCALES, result["examples_per_s"].items(), strict=True):
+            folder = Path(scratch) / f"times-{times}"
+            found |= measure_peers(python, folder, spread_out(log, times), threads, seconds)
+            found["dat_against_the_faster_peer"] = round(found["dat"] / max(found["torch_rechub"], found["recbole"]), 1)
+            say(f"examples a second at {int(size):,} ids:", found)
 
 
 def made_up_log(clicks: int, queries: int, items: int, seed: int = 0) -> dict[str, Array]:
