@@ -16,12 +16,13 @@ KEYS = ("hr50", "hr100", "mrr10")
 def evaluate(
     data: Data = None,
     protocol: Annotated[
-        str,
+        str | None,
         typer.Option(
             help="window: the card's days, then the day after, vectors as the night left them · last-out: each query's "
-            "last click · live: the last day (or tenth) of the clicks, each folded in before the next is asked."
+            "last click · live: the last day (or tenth) of the clicks, each folded in before the next is asked. By "
+            "default last-out where the card says so, else live."
         ),
-    ] = "live",
+    ] = None,
     models: Annotated[
         str, typer.Option(help="Names, separated by commas; all: every one. An unknown name lists them.")
     ] = "dat,two-tower,item-cf,popularity",
@@ -48,7 +49,9 @@ def evaluate(
     DAT_NIGHT__MODEL__EPOCHS=10; the published variants stay as published.
     """
     settings = load_settings(home=home, dataset=data)
-    result = compare(settings, protocol, models, seeds, limit, negatives, tuning)
+    from training.protocols import protocol_of
+
+    result = compare(settings, protocol or protocol_of(settings.card), models, seeds, limit, negatives, tuning)
     if json_file:
         json_file.write_text(json.dumps(result, indent=2))
 

@@ -30,6 +30,7 @@ def experiment(
     groups: Annotated[str, typer.Option(help="ablation: groups, separated by commas, or all.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test clicks.")] = None,
     newest: Annotated[int | None, typer.Option(min=100, help="Only the log's newest so many clicks.")] = None,
+    queries: Annotated[int | None, typer.Option(min=10, help="Only the clicks of so many queries, by chance.")] = None,
     arms: Annotated[str, typer.Option(help="online: control and treatment.")] = "two-tower,dat",
     users: Annotated[int, typer.Option(min=20, help="online: people.")] = 2_000,
     items: Annotated[int, typer.Option(min=20, help="online: items.")] = 1_500,
@@ -53,7 +54,7 @@ def experiment(
         from training.experiments import plans
         from training.models import MODELS
 
-        setup = _setup(load_settings(home=home, dataset=data), protocol, limit, newest)
+        setup = _setup(load_settings(home=home, dataset=data), protocol, limit, newest, queries)
         if name == "table2":
             result = plans.table2(setup, out, _names(models, MODELS), trials, seeds, stage)
         elif name == "dimension":
@@ -69,17 +70,26 @@ def experiment(
     console.print(f"{out / f'{name}.html'} and {name}.json are written")
 
 
-def _setup(settings, protocol: str | None, limit: int | None, newest: int | None):
+def _setup(settings, protocol: str | None, limit: int | None, newest: int | None, queries: int | None):
+    import numpy as np
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
     from feature_repo.source import dataset_folder, read_clicks, read_profiles
     from training.experiments.runs import Setup
+    from training.protocols import protocol_of
 
     card = settings.card
     folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
     clicks = read_clicks(card, folder)
     if newest is not None:
         clicks = clicks.slice(max(0, len(clicks) - newest))
+    if queries is not None:
+        ids = np.unique(clicks["query_id"].to_numpy())
+        chosen = np.random.default_rng(0).permutation(ids)[:queries]
+        clicks = clicks.filter(pc.is_in(clicks["query_id"], pa.array(chosen, pa.string())))
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
-    return Setup(clicks, profiles, card, protocol or ("last-out" if card.protocol == "last-out" else "live"), limit)
+    return Setup(clicks, profiles, card, protocol or protocol_of(card), limit)
 
 
 def _online(out: Path, stage, arms: list[str], users: int, items: int, days: int, epochs: int | None, seed: int):

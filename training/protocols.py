@@ -37,6 +37,11 @@ class Trial:
     cut_ms: int
 
 
+def protocol_of(card: DatasetCard) -> Protocol:
+    """How a log is asked where nothing else is said: by its last clicks if its card says so, else live."""
+    return "last-out" if card.protocol == "last-out" else "live"
+
+
 def make_trial(
     clicks: pa.Table,
     profiles: Mapping[str, pa.Table],

@@ -21,7 +21,8 @@ LEARNING: Space = {
 TEMPERATURE: Space = {"temperature": FloatDistribution(5.0, 30.0)}
 ITEM_DROPOUT: Space = {"item_id_dropout": FloatDistribution(0.0, 0.9)}
 ALIGNMENT: Space = {"lambda_ca": FloatDistribution(1e-3, 3.0, log=True)}
-TWO_TOWERS: Space = LEARNING | TEMPERATURE | ITEM_DROPOUT
+TABLES: Space = {"table_rate": FloatDistribution(0.3, 10.0, log=True)}
+TWO_TOWERS: Space = LEARNING | TEMPERATURE | ITEM_DROPOUT | TABLES
 SPACES: dict[str, Space] = {
     "dat": TWO_TOWERS | ALIGNMENT,
     "dat-no-cal": TWO_TOWERS,

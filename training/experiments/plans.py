@@ -22,7 +22,10 @@ ABLATION: dict[str, list[Variant]] = {
         Variant(label="CAL: off", model="dat", settings={"lambda_ca": 0.0}),
         Variant(label="CAL: λ3 = 0.1", model="dat", settings={"lambda_ca": 0.1}),
     ],
-    "head": [Variant(label="head: ReLU, eq. 1 to the letter", model="dat", settings={"tower": {"head": "relu"}})],
+    "head": [
+        Variant(label="head: ReLU, eq. 1 to the letter", model="dat", settings={"tower": {"head": "relu"}}),
+        Variant(label="head: no linear path beside it", model="dat", settings={"tower": {"shortcut": False}}),
+    ],
     "loss": [Variant(label="loss: cross entropy, as published", model="dat", settings={"loss": "bce"})],
     "negatives": [Variant(label=f"negatives: S = {s}", model="dat", negatives=s) for s in (1, 8)],
     "memory": [
