@@ -52,8 +52,9 @@ class Renewal:
             return record.model_copy(update={"stages": self.clock.seconds})
         parent = shelf.ancestor(found["cut"])
         version = retrain.version_of(day.isoformat(), found, self.config, parent)
-        if version in shelf.versions():  # an earlier run ended between publishing and its record
-            verdict = Verdict(verdict="published", reason="published by an earlier run of the same night")
+        if version in shelf.versions():  # made again, or an earlier run ended between publishing and its record
+            earlier = Verdict(verdict="published", reason="published by an earlier run of the same night")
+            verdict = record.gate if record and record.bundle == version else earlier
             metrics = shelf.manifest(version).metrics
             shelf.put_into_service(version)
         else:

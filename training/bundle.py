@@ -219,11 +219,17 @@ class Shelf:
         link.rename(self.folder / "current")
 
     def prune(self, keep: int) -> list[str]:
-        """Delete all but the last ``keep`` versions and the one in service; returns what went."""
+        """Delete all but the last ``keep`` versions and the one in service, and what killed runs left half written;
+        returns the versions that went. One night at a time publishes, so nobody is writing."""
         current = self.current()
         old = [version for version in self.versions()[:-keep] if version != current]
         for version in old:
             shutil.rmtree(self.folder / version)
+        for left in self.folder.glob(".*"):
+            if left.is_symlink():
+                left.unlink()
+            else:
+                shutil.rmtree(left)
         return old
 
 

@@ -69,6 +69,13 @@ def test_a_setting_that_is_not_valid():
     assert "night.negatives" in sentence(run("nightly", DAT_NIGHT__NEGATIVES="0"))
 
 
+def test_a_range_of_dates_that_is_none():
+    for dates in (("--from", "2023-11-19", "--to", "2023-11-18"), ("--from", "2023-11-19"), ("--date", "19.11.2023")):
+        done = run("nightly", *dates, COLUMNS="200")
+        assert done.returncode == 2 and "Traceback" not in done.stderr
+        assert any(why in done.stderr for why in ("is before", "needs both --from and --to", "write YYYY-MM-DD"))
+
+
 def test_no_bundle_yet(tmp_path: Path):
     done = run("serve", "--home", str(tmp_path), "--port", "0")
     assert "no bundle is published" in sentence(done) and "dat nightly" in sentence(done)

@@ -62,7 +62,10 @@ def test_pruning_keeps_the_newest_and_the_one_in_service(shelf):
     for version in ("a", "b", "c", "d"):
         shelf.publish(tiny_bundle(version))
     shelf.promote("a")
+    (shelf.folder / ".e.4711" / "half").mkdir(parents=True)
+    (shelf.folder / ".current.4711").symlink_to("e")
     assert shelf.prune(2) == ["b"]
+    assert not list(shelf.folder.glob(".*"))
     assert shelf.versions() == ["a", "c", "d"] and shelf.load().version == "a"
 
 
