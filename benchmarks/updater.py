@@ -2,9 +2,13 @@
 
     python -m benchmarks.updater --clicks 200000 --json updater.json
 
+Globo.com's clicks where the data folder has them, else made-up ones of a skewed distribution; ``data`` says which.
+
 ``clicks_per_s``: from the topic to committed item vectors, both stages, two processes, exactly once.
-``query_stage_per_s``: the query stage alone. ``floor_read_per_s``: kafka-python reading the same topic and doing
-nothing. ``floor_towers_per_s``: the folds and both towers on arrays, without Kafka.
+``query_stage_per_s``: the query stage alone: the moving averages, the query tower and the signals.
+``quixstreams_per_s``: the moving averages alone, in Quix Streams, exactly once, state in RocksDB, on the same topic.
+``floor_read_per_s``: kafka-python reading the same topic and doing nothing.
+``floor_towers_per_s``: the folds and both towers on arrays, without Kafka.
 """
 
 import json
@@ -29,23 +33,27 @@ def updater(
     batch: Annotated[int, typer.Option(help="Clicks a transaction of the query stage.")] = 4_000,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
-    """Measure the updater on made-up clicks of a skewed distribution, at full speed."""
+    """Measure the updater at full speed, beside Quix Streams and its floors."""
+    from benchmarks._peers import quixstreams_per_s
     from cli.broker import LocalBroker
-    from cli.made_up import made_up_bundle, made_up_clicks, made_up_home
+    from cli.made_up import made_up_bundle, made_up_home
     from cli.preflight import quiet
     from streaming.clients import create_topics
 
     quiet()
     with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
         # A bundle a run: the second would otherwise find the first one's state, and nothing left to do.
-        alone, both = (made_up_bundle(queries, items, seed, frozen=False) for seed in (0, 1))
-        events = made_up_clicks(clicks, queries, items)
-        result = {"clicks": clicks, "queries": queries, "items": items, "cores": os.cpu_count(), "batch": batch}
+        data, events, query_ids, item_ids = some_clicks(clicks, queries, items)
+        alone, both = (made_up_bundle(query_ids, item_ids, seed, frozen=False) for seed in (0, 1))
+        result = {"data": data, "clicks": len(events), "queries": len(query_ids), "items": len(item_ids)}
+        result |= {"cores": os.cpu_count(), "batch": batch}
+        clicks = len(events)
         result |= towers_alone(alone, events, batch) | {"load_before": os.getloadavg()[0]}
         with LocalBroker(Path(scratch) / "kafka") as broker:
             create_topics(broker.bootstrap, PARTITIONS)
             write(broker.bootstrap, events)
             result["floor_read_per_s"] = round(clicks / seconds_to_read(broker.bootstrap))
+            result["quixstreams_per_s"] = quixstreams_per_s(broker.bootstrap, clicks, alone)
             for name, bundle, stages in (
                 ("query_stage_per_s", alone, ("query",)),
                 ("clicks_per_s", both, ("item", "query")),
@@ -56,6 +64,25 @@ def updater(
     print(json.dumps(result, indent=2))
     if json_file:
         json_file.write_text(json.dumps(result, indent=2))
+
+
+def some_clicks(count: int, queries: int, items: int) -> tuple[str, list, list[str], list[str]]:
+    """Which data; clicks in order of time; all ids of queries and items. The arguments are those of made-up ones."""
+    from cli.made_up import made_up_clicks
+    from cli.settings import load_settings
+    from feature_repo.card import CardError, load_card
+    from feature_repo.click_event import Click
+    from feature_repo.source import dataset_folder, read_clicks
+
+    try:
+        card = load_card("globo-news")
+        table = read_clicks(card, dataset_folder(card, load_settings().data, Path()))
+    except CardError:
+        names = [f"q{k}" for k in range(queries)], [f"i{k}" for k in range(items)]
+        return "made up", made_up_clicks(count, queries, items), *names
+    rows = table.slice(0, count).to_pylist()
+    events = [Click(event_id=str(number), **row) for number, row in enumerate(rows)]
+    return card.name, events, *(table[f"{side}_id"].unique().to_pylist() for side in ("query", "item"))
 
 
 def write(bootstrap: str, events: list) -> None:

@@ -136,7 +136,7 @@ class LocalBroker:
         self,
         folder: Path,
         port: int | None = None,
-        timeout_s: float = 60,
+        timeout_s: float = 180,
         properties: Callable[[dict[str, int]], dict[str, str]] = lambda ports: {},
     ):
         self.folder = Path(folder).absolute()

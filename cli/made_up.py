@@ -19,11 +19,16 @@ CARD = DatasetCard(
 
 
 def made_up_bundle(
-    queries: int, items: int, seed: int = 0, config: DATConfig | None = None, frozen: bool = True
+    queries: int | list[str],
+    items: int | list[str],
+    seed: int = 0,
+    config: DATConfig | None = None,
+    frozen: bool = True,
 ) -> Bundle:
-    """An untrained bundle of the queries q0… and the items i0…, none of which has been clicked yet.
+    """An untrained bundle of queries and items none of which has been clicked yet.
 
     Args:
+        queries, items: Their ids, or how many: q0…, i0….
         frozen: Make p_v depend on nothing that a click changes, so that a_u has one right answer in whichever order
             the two stages run.
     """
@@ -34,26 +39,33 @@ def made_up_bundle(
 
     torch.manual_seed(seed)
     config = config or DATConfig()
+    names = [
+        [f"{letter}{k}" for k in range(ids)] if isinstance(ids, int) else ids
+        for letter, ids in (("q", queries), ("i", items))
+    ]
     specs = [
         InputSpec(categories=[], numbers=[], times=[], half_lives_ms=side.half_lives_ms)
         for side in (CARD.query, CARD.item)
     ]
-    model = DAT(queries, items, *specs, config).eval()
+    model = DAT(*map(len, names), *specs, config).eval()
     if frozen:
         tower, augmented = model.item_tower, config.memory_count * config.tower.output_dim
         with torch.no_grad():
             tower.layers[0].weight[:, -(specs[1].dense_width + augmented) :] = 0
     tables = []
-    for name, n, spec, tower in zip("qi", (queries, items), specs, (model.query_tower, model.item_tower), strict=True):
+    for ids, length, spec, tower in zip(
+        names, (CARD.history, 0), specs, (model.query_tower, model.item_tower), strict=True
+    ):
+        n = len(ids)
         a = np.zeros((n, config.memory_count, config.tower.output_dim), np.float32)
         zeros, codes = np.zeros(n, np.int64), np.zeros((n, 0), np.int32)
         inputs = Inputs(np.arange(1, n + 1), codes, np.zeros((n, spec.dense_width), np.float32))
         tables.append(
             SideTable(
-                ids=[f"{name}{k}" for k in range(n)], codes=codes, numbers=np.zeros((n, 0), np.float32),
+                ids=ids, codes=codes, numbers=np.zeros((n, 0), np.float32),
                 times=np.zeros((n, 0), np.int64), a=a, folded=zeros, clicks=zeros.copy(),
                 counters=np.zeros((n, len(spec.half_lives_ms)), np.float32), last_click=zeros.copy(),
-                history=np.full((n, CARD.history if name == "q" else 0), -1, np.int32),
+                history=np.full((n, length), -1, np.int32),
                 vectors=represent(tower, inputs, a),
             )
         )  # fmt: skip

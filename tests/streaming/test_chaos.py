@@ -1,15 +1,18 @@
-"""A small storm: workers and the broker are killed while clicks stream in, and every click still counts once."""
+"""A small storm: workers, the broker and Redis go away while clicks stream in, and every click still counts once."""
+
+import shutil
 
 import pytest
 
-from cli.chaos import Storm
+from cli.storm import Plan, Storm
 
 
 @pytest.mark.slow
 def test_a_small_storm_loses_and_doubles_nothing(tmp_path):
-    storm = Storm(
-        tmp_path, clicks=6_000, worker_kills=3, broker_kills=1, workers=2, queries=500, items=100, rate=1_000, seed=1
+    redis = 1 if shutil.which("redis-server") else 0
+    plan = Plan(
+        6_000, worker_kills=2, broker_kills=1, redis_stops=redis, swap=True, queries=500, items=100, rate=1_000, seed=1
     )
-    result = storm.run()
-    assert (result["lost"], result["doubled"]) == (0, 0)
+    result = Storm(tmp_path, plan).run()
+    assert (result["lost"], result["doubled"], result.get("store_wrong", 0)) == (0, 0, 0)
     assert result["max_difference"] <= 1e-5
