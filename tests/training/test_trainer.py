@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 import torch
 
+from tests.tiny import CUT_MS
 from tests.training.data import CARD, clicks, profiles
 from training.config import DATConfig, TowerConfig
 from training.dat import DAT
@@ -166,3 +167,27 @@ def test_live_beats_static_for_queries_that_training_never_saw():
         assert report(found, replay).parts["new queries"].clicks == len(replay)
         ranks[scorer.live] = np.median(found)
     assert ranks[True] < 0.8 * ranks[False]
+
+
+def test_what_is_in_fashion_comes_first_if_frequencies_are_counted_around_the_batch():
+    """Every hour three other films take most clicks. In-batch negatives are what is in fashion: corrected by the whole
+    window's frequencies, in which all films are alike, the model learns to rank fashion out."""
+    rng = np.random.default_rng(0)
+    hour = np.arange(3_000) // 125
+    fashion = np.stack([rng.permutation(60)[:3] for _ in range(24)])
+    item = np.where(rng.random(3_000) < 0.8, fashion[hour, rng.integers(0, 3, 3_000)], rng.integers(0, 60, 3_000))
+    query = rng.integers(0, 24, 3_000)
+    log = pa.table(
+        {
+            "query_id": [f"q{k}" for k in query],
+            "item_id": [f"i{k}" for k in item],
+            "event_time": CUT_MS + np.arange(3_000) * 28_800,  # 125 clicks an hour
+        }
+    )
+    made = make_examples(log.slice(0, 2_500), profiles(), CARD, negatives=1)
+    replay = make_replay(log.slice(2_500), profiles(), CARD, made.query, made.item, made.query_spec, made.item_spec)
+    among_three = {}
+    for window in (100, 1_000_000):
+        fitted = train(made, epochs=6, batch_size=64, frequency_window=window)
+        among_three[window] = (measure(LiveDAT(fitted, replay), replay, filter_seen=False) <= 3).mean()
+    assert among_three[100] > 1.1 * among_three[1_000_000]
