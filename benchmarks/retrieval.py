@@ -36,7 +36,7 @@ def main(
     queries: Annotated[int, typer.Option(min=1_000, help="Queries that the bundle and Redis know.")] = 20_000,
     rate: Annotated[float, typer.Option(min=1, help="Requests a second.")] = 200,
     seconds: Annotated[float, typer.Option(min=1, help="For how long.")] = 20,
-    clicks: Annotated[float, typer.Option(min=0, help="Clicks a second that the updater folds meanwhile.")] = 100,
+    clicks: Annotated[float, typer.Option(min=0, help="Clicks a second that the updater folds meanwhile.")] = 50,
     n: Annotated[int, typer.Option(min=1, max=1000, help="Items in an answer.")] = 100,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:

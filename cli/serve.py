@@ -45,6 +45,9 @@ def serve(
     from serving.service import CannotStart, Service
     from training.bundle import Shelf
 
+    # The thread that speaks HTTP and the one that answers share Python's lock. By default it changes hands every 5 ms,
+    # and a request would wait for that several times.
+    sys.setswitchinterval(0.0005)
     # One thread a pass: the arrays are small, and more would fight the updater for the cores.
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)

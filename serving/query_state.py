@@ -6,8 +6,8 @@ import numpy as np
 
 from serving.corpus import Corpus
 from serving.features import Columns, Counts
+from serving.query_tower import ArrayTower
 from training.bundle import Bundle
-from training.dat import represent
 from training.features import Inputs, Profile, dense, encode
 
 Array = np.ndarray
@@ -44,6 +44,7 @@ class QueryTable:
         self._row = {id_: row for row, id_ in enumerate(self.ids)}
         spec = bundle.manifest.query
         self._fields = [f.name for f in spec.categories] + [f.name for f in spec.numbers] + list(spec.times)
+        self._tower = ArrayTower(bundle.model.query_tower)
         self._encoded: dict[tuple, tuple[Array, Array, Array]] = {}  # by value, so it cannot go stale
 
     def row(self, id_: str) -> int | None:
@@ -128,7 +129,7 @@ class QueryTable:
         spec = self.bundle.manifest.query
         fast = dense(spec, states.profile, states.counters, states.clicks, states.last_click, as_of)
         inputs = Inputs(states.rows + 1, states.profile.codes.astype(np.int64), fast)
-        return represent(self.bundle.model.query_tower, inputs, states.a)
+        return self._tower.represent(inputs, states.a)
 
     def _encode(self, values: list) -> tuple[Array, Array, Array]:
         key = tuple(tuple(value) if isinstance(value, list) else value for value in values)

@@ -11,10 +11,12 @@ from serving.clock import Clock, wall_ms
 from serving.config import IndexConfig, ServingConfig
 from serving.desk import Busy, Desk
 from serving.features import OnlineFeatures, StoreDown
+from serving.query_tower import ArrayTower
 from serving.retrieval import Ask, Retriever
 from serving.served import Served
 from tests.serving.conftest import item_rows
 from tests.tiny import CUT_MS, GENRES, TINY, tiny_bundle, tiny_store
+from training.config import DATConfig, TowerConfig
 from training.dat import represent
 from training.features import Inputs, Profile, dense, encode
 
@@ -189,6 +191,20 @@ def test_a_full_desk_refuses_and_recovers(retriever):
         future.cancel()  # the callers went away
     assert desk.retrieve(Ask("q1", n=3)).items
     desk.close()
+
+
+@pytest.mark.parametrize("head", ["linear", "relu"])
+def test_the_tower_on_arrays_is_the_tower(head):
+    config = DATConfig(tower=TowerConfig(embedding_dim=4, hidden=(16, 12), output_dim=8, head=head))
+    bundle = tiny_bundle(queries=40, items=ITEMS, config=config)
+    for tower, table, spec in (
+        (bundle.model.query_tower, bundle.queries, bundle.manifest.query),
+        (bundle.model.item_tower, bundle.items, bundle.manifest.item),
+    ):
+        fast = dense(spec, table.profile, table.counters, table.clicks, table.last_click, np.full(len(table.a), CUT_MS))
+        inputs = Inputs(np.arange(len(table.a)), table.codes.astype(np.int64), fast)
+        right = represent(tower, inputs, table.a)
+        np.testing.assert_allclose(ArrayTower(tower).represent(inputs, table.a), right, atol=2e-6)
 
 
 def test_data_time_follows_the_newest_event_and_wall_time_the_wall():

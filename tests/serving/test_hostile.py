@@ -1,0 +1,106 @@
+"""Malformed, oversized and hostile requests against ``dat serve`` as a process: every answer is one, none is the
+server's fault, and its memory does not grow.
+"""
+
+import json
+import random
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import pytest
+import schemathesis
+from hypothesis import HealthCheck, given, settings
+from schemathesis import GenerationMode
+from schemathesis.checks import not_a_server_error
+from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
+from cli.made_up import made_up_bundle, made_up_home
+from cli.processes import Verb
+from streaming.clients import create_topics
+from tests.conftest import PARTITIONS
+
+PATHS = ["retrieve", "clicks", "items/x", "queries", "queries/x/clicks", "categories", "map", "progress", "status"]
+NAMES = ["query_id", "n", "at", "exclude_seen", "category", "details", "wait_for_clicks", "limit", "prefix", "shown"]
+VALUES = [
+    "", "q0", "0", "-1", "1e999", "NaN", "null", "true", "[]", "9" * 40, "\x00", "'; --", "../" * 20, "💥" * 70,
+    "x" * 3000,
+]  # fmt: skip
+BODIES = [None, True, -1, 1e308, "", "q0", "x" * 3000, [], ["q0"] * 101, {}, {"a": {}}, [[[]]], "\ud800"]
+RAW = [b"", b"{", b"\xff\xfe\x00", b"[" * 20_000, b'{"query_ids": ["' + b"x" * 300_000 + b'"]}', b"\x00" * 1_000]
+HEADERS = [{}, {"Content-Type": "text/xml"}, {"X-API-Key": "x" * 5_000}, {"Content-Type": "application/json; \x7f"}]
+
+
+@pytest.fixture(scope="module")
+def serve(broker, tmp_path_factory) -> Iterator[tuple[httpx.Client, int]]:
+    """A client of the service, and its process id."""
+    home = tmp_path_factory.mktemp("home")
+    create_topics(broker.bootstrap, PARTITIONS)
+    made_up_home(home, made_up_bundle(50, 200, seed=77))
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("DAT_SERVING__MAX_TIMEOUT_MS", "50")
+        environment.setenv("DAT_SERVING__DEFAULT_TIMEOUT_MS", "20")
+        options = ["--home", str(home), "--bootstrap", broker.bootstrap, "--port", "0"]
+        verb = Verb(["serve", *options], home / "serve.log", "serving")
+    with verb:
+        url = next(word for word in verb.wait_ready(300).split() if word.startswith("http://"))
+        with httpx.Client(base_url=url, timeout=60) as client:
+            yield client, verb.process.pid
+
+
+def hostile(client: httpx.Client, rng: random.Random) -> int:
+    """One request of random parts; its status."""
+    body: object = {rng.choice([*NAMES, "query_ids", "item_id", "context"]): rng.choice(BODIES) for _ in range(4)}
+    content = json.dumps(body if rng.random() < 0.8 else rng.choice(BODIES)).encode()
+    return client.request(
+        rng.choice(["GET", "GET", "POST", "POST", "PUT", "DELETE", "OPTIONS"]),
+        f"/v1/{rng.choice(PATHS)}",
+        params={rng.choice(NAMES): rng.choice(VALUES) for _ in range(rng.randrange(4))},
+        content=rng.choice(RAW) if rng.random() < 0.2 else content,
+        headers={"Content-Type": "application/json"} | rng.choice(HEADERS[:3]),
+    ).status_code
+
+
+def resident_mb(pid: int) -> float:
+    """Memory that a process holds."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) / 1024
+
+
+def test_a_thousand_hostile_requests_break_nothing_and_take_no_memory(serve):
+    client, pid = serve
+    rng = random.Random(0)
+    statuses = {hostile(client, rng) for _ in range(500)}
+    before = resident_mb(pid)
+    statuses |= {hostile(client, rng) for _ in range(500)}
+    assert max(statuses) < 500 and {404, 405, 413, 422} <= statuses
+    assert resident_mb(pid) - before < 40
+    assert client.get("/readyz").status_code == 200
+
+
+def test_what_the_openapi_document_allows_and_forbids_is_answered_as_it_says(serve):
+    """Requests drawn from the document itself, right and wrong ones; every answer has the form that it promises."""
+    client, pid = serve
+    document = client.get("/openapi.json").json()
+    schema = schemathesis.openapi.from_dict(document)
+    schema.config.update(base_url=str(client.base_url))
+    checks = [not_a_server_error, response_schema_conformance, content_type_conformance]
+    asked = 0
+    before = resident_mb(pid)
+    for operation in (found.ok() for found in schema.get_all_operations()):
+        for mode in GenerationMode:
+
+            @settings(
+                max_examples=20, deadline=None, database=None, derandomize=True,
+                suppress_health_check=list(HealthCheck),
+            )  # fmt: skip
+            @given(case=operation.as_strategy(mode))
+            def ask(case):
+                nonlocal asked
+                asked += 1
+                case.validate_response(case.call(timeout=60), checks=checks)
+
+            ask()
+    assert asked > 200
+    assert resident_mb(pid) - before < 60
+    assert client.get("/readyz").status_code == 200
