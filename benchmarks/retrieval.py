@@ -1,10 +1,11 @@
 """The service under load, whole: ``dat bench retrieval --json retrieval.json`` starts all that it needs.
 
-A trained model scaled up to a million items; Redis as online store; a real broker, the updater folding clicks all the
-while; the service and the load generator as processes of their own. Two kinds of load: a steady rate, each request
-timed from the moment that it was due (``p50_ms``, ``p99_ms``), and, with ``wrk`` on the PATH, as many requests as the
-service takes from 16 connections (``requests_per_s``). The floor: what one Redis read, one pass of the tower and one
-bare Faiss search cost by themselves, before anything else runs.
+A trained model scaled up to a million items (without ``--home`` it is trained first, on MovieLens-100K); Redis as
+online store; a real broker, the updater folding clicks all the while; the service and the load generator as processes
+of their own. Two kinds of load: a steady rate, each request timed from the moment that it was due (``p50_ms``,
+``p99_ms``), and, with ``wrk`` on the PATH, as many requests as the service takes from 16 connections
+(``requests_per_s``). The floor: what one Redis read, one pass of the tower and one bare Faiss search cost by
+themselves, before anything else runs.
 """
 
 import json
@@ -24,6 +25,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before Faiss: threads tha
 import numpy as np  # noqa: E402
 import typer
 
+from benchmarks._bundles import scaled_bundle, trained_bundle
+from training.bundle import Bundle, Shelf
+
 WRK = """
 local ids = {}
 for line in io.lines("%s") do ids[#ids + 1] = line end
@@ -38,6 +42,9 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, help="For how long.")] = 20,
     clicks: Annotated[float, typer.Option(min=0, help="Clicks a second that the updater folds meanwhile.")] = 50,
     n: Annotated[int, typer.Option(min=1, max=1000, help="Items in an answer.")] = 100,
+    home: Annotated[
+        Path | None, typer.Option(help="A home whose bundle in service is scaled up, of any dataset of ours.")
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
 ) -> None:
     """Latency and throughput over HTTP, the share of each step, and the bare parts, in one run."""
@@ -51,11 +58,12 @@ def main(
 
     quiet()
     report = {"items": items, "queries": queries, "rate": rate, "clicks_per_s": clicks, "cores": os.cpu_count()}
+    bundle = Shelf(home / "bundles").load() if home else trained_bundle(Path(".dat/downloads"))
     with ExitStack() as stack:
         home = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dat-bench-")))
-        say("a model is trained and scaled up")
+        say("the trained model is scaled up")
         redis = stack.enter_context(LocalRedis(home / "redis"))
-        cut = make_home(home, redis.address, queries, items)
+        cut = make_home(home, redis.address, scaled_bundle(bundle, queries, items))
         ids = (home / "ids.txt").read_text().splitlines()
         say("the parts by themselves")
         report["bare_ms"] = bare_parts(home, redis.port, n)
@@ -88,26 +96,23 @@ def say(what: str) -> None:
     print(f"· {what}", file=sys.stderr, flush=True)
 
 
-def make_home(home: Path, redis: str, queries: int, items: int) -> int:
-    """Publish a scaled-up bundle, and write what the stream and the catalogue would have into Redis; its cut."""
+def make_home(home: Path, redis: str, bundle: Bundle) -> int:
+    """Publish a bundle, and write what the stream and the catalogue would have into Redis; its cut."""
     import pandas as pd
     import pyarrow as pa
 
-    from benchmarks._bundles import scaled_bundle, trained_bundle
     from cli.settings import Settings
     from feature_repo.store import open_store, register
     from streaming.online_writer import OnlineWriter
     from streaming.topics import QUERY_STATE
-    from training.bundle import Shelf
 
-    card = Settings(dataset="movielens-100k").card
-    bundle = scaled_bundle(trained_bundle(Path(".dat/downloads")), queries, items)
+    card = Settings(dataset=bundle.manifest.dataset).card
     Shelf(home / "bundles").publish(bundle)
     (home / "ids.txt").write_text("\n".join(bundle.queries.ids))
     store, table = open_store(home, redis), bundle.queries
     register(store, card, home)
     writer, names = OnlineWriter(store, bundle.version), np.array(bundle.items.ids, object)
-    for at in range(0, queries, 1_024):
+    for at in range(0, len(table.ids), 1_024):
         part = slice(at, at + 1_024)
         history = [names[row[row >= 0]].tolist() for row in table.history[part]]
         columns = {"id": table.ids[part], "a": list(table.a[part].reshape(len(history), -1)), "history": history}
@@ -121,7 +126,7 @@ def make_home(home: Path, redis: str, queries: int, items: int) -> int:
         "created_timestamp": pd.Timestamp.now("UTC"),
     }
     for field in view.features:
-        columns[field.name] = profile_column(bundle, field.name, queries)
+        columns[field.name] = profile_column(bundle, field.name, len(table.ids))
     store.write_to_online_store("query_profile", pd.DataFrame(columns))
     return bundle.manifest.cut_ms
 
@@ -148,7 +153,6 @@ def bare_parts(home: Path, redis_port: int, n: int) -> dict[str, dict[str, float
 
     from serving.config import ServingConfig
     from serving.served import Served
-    from training.bundle import Shelf
 
     torch.set_num_threads(1)
     faiss.omp_set_num_threads(1)

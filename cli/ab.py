@@ -20,6 +20,7 @@ def ab(
         str | None, typer.Argument(help="The experiment's name; by default that of the settings.")
     ] = None,
     minutes: Annotated[float, typer.Option(min=0.1, help="A click longer after an answer is not its doing.")] = 30,
+    days: Annotated[float, typer.Option(min=0.01, help="Only answers of the last so many days.")] = 14,
     home: Home = None,
     bootstrap: Bootstrap = None,
     json_file: Json = None,
@@ -35,7 +36,7 @@ def ab(
     from cli.nightly import read_outcomes
     from serving.outcomes import judge
 
-    impressions, clicks = read_outcomes(settings)
+    impressions, clicks = read_outcomes(settings, days)
     names = sorted({found for found in impressions["experiment"].to_pylist() if found})
     if name not in names:
         raise NoAnswers(f"no answer of an experiment {name} is logged; there are: {', '.join(names) or 'none'}")

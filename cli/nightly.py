@@ -1,6 +1,7 @@
 """``dat nightly``: from the day's clicks to a published bundle."""
 
 import json
+import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
@@ -9,6 +10,8 @@ import typer
 
 from cli.progress import TerminalProgress, console
 from cli.settings import Bootstrap, Data, Home, Json, Redis, Settings, claim_home, load_settings
+
+_SERVED_DAYS = 2  # how far back, by the wall clock, answers to a test day's clicks are looked for
 
 
 def nightly(
@@ -119,7 +122,7 @@ def served_report(settings: Settings, day) -> dict | None:
     from spark_jobs.days import window
 
     span = window(settings.card, day, 0)
-    rates = hit_rates(attribute(*read_outcomes(settings)), span.cut, span.end)
+    rates = hit_rates(attribute(*read_outcomes(settings, _SERVED_DAYS)), span.cut, span.end)
     if not rates["clicks"]:
         return None
     file = settings.home / "served" / f"{day}.json"
@@ -128,8 +131,8 @@ def served_report(settings: Settings, day) -> dict | None:
     return rates
 
 
-def read_outcomes(settings: Settings):
-    """The impressions that Kafka holds, and the clicks since the first of them.
+def read_outcomes(settings: Settings, days: float):
+    """The impressions of the last days, by the wall clock, and the clicks since the first of them.
 
     Raises:
         KafkaAway: no broker answers.
@@ -139,7 +142,7 @@ def read_outcomes(settings: Settings):
     from streaming.impressions import CLICK_TABLE, read_clicks, read_impressions
 
     try:
-        impressions = read_impressions(settings.updater)
+        impressions = read_impressions(settings.updater, round(1000 * (time.time() - days * 86_400)))
         first = min(impressions["served"].to_pylist(), default=None)
         clicks = CLICK_TABLE.empty_table() if first is None else read_clicks(settings.updater, first)
     except KafkaError as error:

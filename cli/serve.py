@@ -1,6 +1,7 @@
 """``dat serve``: answer over HTTP until stopped."""
 
 import contextlib
+import gc
 import os
 import socket
 import sys
@@ -61,6 +62,9 @@ def serve(
     except KafkaError as error:
         why = f"Kafka at {settings.updater.bootstrap} does not answer ({type(error).__name__})"
         raise CannotStart(f"{why}: start it, or give --bootstrap") from error
+    # What was loaded stays: without this, Python's collector walks over millions of ids again and again.
+    gc.collect()
+    gc.freeze()
     address = "http://{}:{}".format(*listening.getsockname()[:2])
     print(
         f"serving {bundle.version}, {len(service.retriever.served.corpus):,} items, at {address} — "

@@ -1,6 +1,7 @@
-"""The README's pictures: ``python docs/screenshots.py --url http://127.0.0.1:8000 --out docs/images``.
+"""The README's pictures, while ``dat demo`` serves: ``.venv/bin/python docs/screenshots.py --url http://127.0.0.1:8000``.
 
-The page of a running service in headless Chromium, before and after a click, on a desktop and on a phone.
+The page of a running service in headless Chromium, before and after a click, on a desktop and on a phone:
+``page-before.png``, ``page-after.png``, ``phone-before.png``, ``phone-after.png``.
 """
 
 import shutil
@@ -51,12 +52,14 @@ def main(
     url: Annotated[str, typer.Option(help="The running service.")] = "http://127.0.0.1:8000",
     out: Annotated[Path, typer.Option(help="Where the pictures go.")] = Path("docs/images"),
     user: Annotated[str, typer.Option(help="Whose page; by default the one with the latest click.")] = "",
+    card: Annotated[int, typer.Option(min=1, max=24, help="Which card is clicked.")] = 5,
+    phone: Annotated[bool, typer.Option(help="On a phone as well.")] = False,
 ) -> None:
-    """Take four pictures: desktop and phone, before and after a click."""
+    """Take pictures of the page before and after a click."""
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         raise typer.BadParameter("Chromium is missing: apt-get install chromium chromium-driver")
     out.mkdir(parents=True, exist_ok=True)
-    for name, width, height, dark in (("desktop", 1440, 900, False), ("phone", 390, 844, True)):
+    for name, width, height, dark in (("page", 1360, 860, False), ("phone", 390, 844, True))[: 1 + phone]:
         with tempfile.TemporaryDirectory() as profile:
             driver = browser(width, height, dark, profile)
             try:
@@ -65,7 +68,7 @@ def main(
                 wait_for(driver, "#map .you")
                 time.sleep(1)
                 driver.save_screenshot(str(out / f"{name}-before.png"))
-                driver.execute_script("document.querySelectorAll('.card')[4].click()")
+                driver.execute_script("document.querySelectorAll('.card')[arguments[0]].click()", card - 1)
                 wait_for(driver, ".ribbon")
                 time.sleep(0.9)  # the cards have come to rest
                 driver.save_screenshot(str(out / f"{name}-after.png"))

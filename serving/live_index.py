@@ -271,10 +271,10 @@ class LiveIndex:
     def _rebuild_if_due(self) -> None:
         if not self._wants_lists() or (self._thread is not None and self._thread.is_alive()):
             return
-        share = self._written / max(self._built_for, 1)
-        if self._lists is None or share > self.config.rebuild_after:
+        size = max(self._built_for, 1)
+        if self._lists is None or self._written > self.config.rebuild_after * size:
             work = self.rebuild
-        elif self._calibrates and share - self._calibrated / self._built_for > self.config.calibrate_after:
+        elif self._calibrates and self._written - self._calibrated > self.config.calibrate_after * size:
             work = self.calibrate
         else:
             return

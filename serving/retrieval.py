@@ -37,7 +37,7 @@ class Ask:
     popular: bool = False
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: an answer has a hundred, and freezing makes them seven times as slow to make
 class Found:
     """One item of an answer. ``because``: the item, among the query's latest, that lies nearest to it."""
 

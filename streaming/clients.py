@@ -54,7 +54,10 @@ def create_topics(connection: KafkaConnection | str, partitions: int = 4) -> Non
     connection = KafkaConnection(bootstrap=connection) if isinstance(connection, str) else connection
     # The broker's clock on every click: what "too far in the future" is compared with, the same at every reading. It
     # also keeps retention by age, where there is one, from deleting a replay of old clicks as it arrives.
-    settings = {CLICKS: {"message.timestamp.type": "LogAppendTime"}}
+    settings = {
+        CLICKS: {"message.timestamp.type": "LogAppendTime"},
+        IMPRESSIONS: {"retention.ms": str(30 * 86_400_000)},  # reports look back days, not years
+    }
     admin = KafkaAdminClient(**connection.client)
     try:
         for name in (CLICKS, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, IMPRESSIONS, DEAD):

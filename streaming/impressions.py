@@ -1,6 +1,7 @@
 """Impressions: what was answered to whom, on the topic ``impressions``; and reading them back beside the clicks."""
 
 from collections.abc import Iterator
+from itertools import islice
 from typing import Any
 
 import pyarrow as pa
@@ -58,20 +59,27 @@ class Impression(BaseModel):
     shown: bool = True
 
 
-def read_impressions(connection: KafkaConnection) -> pa.Table:
-    """All impressions that the topic holds, as ``IMPRESSION_TABLE``; what is not one is skipped."""
-    return pa.Table.from_pylist(
-        [found.model_dump() for _, found in _read(connection, IMPRESSIONS, Impression, 0)], IMPRESSION_TABLE
-    )
+def read_impressions(connection: KafkaConnection, since_ms: int = 0) -> pa.Table:
+    """The impressions that were written since a moment, as ``IMPRESSION_TABLE``; what is not one is skipped."""
+    found = _read(connection, IMPRESSIONS, Impression, since_ms)
+    return _table((impression.model_dump() for _, impression in found), IMPRESSION_TABLE)
 
 
 def read_clicks(connection: KafkaConnection, since_ms: int) -> pa.Table:
     """The clicks that came to the topic since a moment of the broker's clock, as ``CLICK_TABLE``."""
-    rows = [
+    rows = (
         {**click.model_dump(include={"query_id", "item_id", "event_time"}), "arrived": record.timestamp}
         for record, click in _read(connection, CLICKS, Click, since_ms)
-    ]
-    return pa.Table.from_pylist(rows, CLICK_TABLE)
+    )
+    return _table(rows, CLICK_TABLE)
+
+
+def _table(rows: Iterator[dict], schema: pa.Schema) -> pa.Table:
+    """Rows as a table, some thousands at a time: as Python objects they would take many times the memory."""
+    parts = [schema.empty_table()]
+    while some := list(islice(rows, 10_000)):
+        parts.append(pa.Table.from_pylist(some, schema))
+    return pa.concat_tables(parts)
 
 
 def _read(

@@ -119,13 +119,14 @@ async function watch() {
       refresh();
     }
     state.bundle = status.bundle.version;
-    const { stream, index, load, bundle } = status;
+    const { stream, index, load, bundle, experiment } = status;
     const rows = {
       Bundle: bundle.preparing ? `${bundle.version} → ${bundle.preparing}` : bundle.version,
       Index: `${number(index.items)} items, ${index.kind}${index.rebuilding ? ", rebuilding" : ""}`,
       Stream: stream.error ? "broken off" : stream.caught_up ? (stream.lag ? `${number(stream.lag)} records behind` : "caught up") : "catching up",
       "Vectors taken over": number(stream.applied),
       "Commit to findable": stream.delay_ms === null ? "–" : `${Math.round(stream.delay_ms)} ms`,
+      ...(experiment ? { Experiment: `${experiment.name}, ${experiment.mode} ${Math.round(100 * experiment.share)} %` } : {}),
       Answered: number(load.answered),
       "Clicks posted": number(load.clicks_posted),
     };
