@@ -186,7 +186,6 @@ def measure_live(corpus: Array, queries: Array, right: Array, rng: np.random.Gen
 def measure_hnsw(corpus: Array, queries: Array, right: Array, goal: float, say) -> None:
     """Raw HNSW, which cannot be updated, at the same recall."""
     graph = faiss.IndexHNSWFlat(corpus.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
-    graph.hnsw.efConstruction = 64
     faiss.omp_set_num_threads(os.cpu_count() or 1)
     began = time.perf_counter()
     graph.add(corpus)

@@ -1,5 +1,6 @@
 """Experiments: who is in which arm, what is shown, what is logged, and what the report makes of it."""
 
+import json
 import math
 import random
 import socket
@@ -9,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from cli.ab import NoAnswers, ab
 from serving.config import ExperimentConfig, ServingConfig
 from serving.experiment import Experiment, team_draft
 from serving.impressions import ImpressionLog, share_of
@@ -227,3 +229,9 @@ def test_two_bundles_side_by_side_each_with_its_own_live_vectors(bootstrap, tmp_
     assert (mine["rank"], mine["experiment"], mine["bundle"]) == (5, tmp_path.name, answer["bundle"])
     teams = max(impressions.to_pylist(), key=lambda row: row["served"])["teams"]
     assert mine["team"] == (teams[4] if mode == "interleave" else None)
+    file, told = tmp_path / "ab.json", {"home": tmp_path, "bootstrap": bootstrap}
+    ab(tmp_path.name, json_file=file, minutes=30, days=1, **told)
+    report = json.loads(file.read_text())
+    assert report["queries"] == {answer["arm"]: 1} and report["clicks"] == {answer["arm"]: 1}
+    with pytest.raises(NoAnswers, match=f"no-such.*there are: {tmp_path.name}"):
+        ab("no-such", minutes=30, days=1, **told)

