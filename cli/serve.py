@@ -31,6 +31,7 @@ def serve(
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
     config = settings.serving if clock is None else settings.serving.model_copy(update={"clock": clock})
     listening = _listen(host, port)
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the arrays are small, and its threads spin
 
     from cli.preflight import quiet
 

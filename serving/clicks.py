@@ -57,12 +57,16 @@ class ClickDesk:
             raise Busy(f"{self._on_their_way} clicks are on their way")
         self._on_their_way += 1
         try:
-            return await asyncio.get_running_loop().run_in_executor(self._pool, self._post, click)
+            # Where no broker is left, Kafka's client waits for one for longer than it is told to.
+            async with asyncio.timeout(self._timeout_s + 1):
+                return await asyncio.get_running_loop().run_in_executor(self._pool, self._post, click)
+        except TimeoutError as error:
+            raise NotWritten("the broker did not acknowledge the click in time; post it again") from error
         finally:
             self._on_their_way -= 1
 
     def close(self) -> None:
-        self._pool.shutdown()
+        self._pool.shutdown(wait=False, cancel_futures=True)
         self._writer.close()
 
     def _post(self, click: Click) -> Posted:

@@ -1,14 +1,13 @@
 """Who may ask, how much at once, and what is left when the broker is gone."""
 
-import threading
 from contextlib import contextmanager
 
-import httpx
 import pytest
 
 from cli.broker import LocalBroker
 from serving.client import Client, RequestRefused
 from serving.config import ServingConfig
+from serving.retrieval import Ask
 from serving.service import Service
 from streaming.clients import create_topics
 from streaming.config import KafkaConnection
@@ -38,21 +37,12 @@ def test_the_key_is_asked_for_and_a_full_service_says_so(broker, tmp_path):
             assert len(dat.retrieve("q0", n=5).items) == 5
             dat.retrieve_many(["q0", "q1", "q2", "q3"])
         assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (503, "busy", 1)
-        headers, held = {"X-API-Key": KEY}, []
-
-        def hold() -> None:
-            params = {"query_id": "q0", "wait_for_clicks": 10**6, "timeout_ms": 3_000}
-            held.append(httpx.get(f"{running.url}/v1/retrieve", params=params, headers=headers, timeout=60))
-
-        threads = [threading.Thread(target=hold) for _ in range(3)]
-        for thread in threads:
-            thread.start()
-        running.wait(lambda: running.service.desk.pending == 3, 30)
+        headers = {"X-API-Key": KEY}
+        held = [running.service.desk.submit(Ask("q0", wait_for_clicks=10**6, timeout_s=600)) for _ in range(3)]
         reply = running.client.get("/v1/retrieve?query_id=q0", headers=headers)
         assert reply.status_code == 503 and reply.headers["Retry-After"] == "1"
-        for thread in threads:
-            thread.join()
-        assert [(reply.status_code, reply.json()["reached"]) for reply in held] == [(200, False)] * 3
+        for future in held:
+            future.cancel()
         assert running.client.get("/v1/retrieve?query_id=q0", headers=headers).status_code == 200
 
 
