@@ -38,6 +38,24 @@ def open_store(home: Path, redis: str | None = None) -> FeatureStore:
     return FeatureStore(config=RepoConfig(**config, repo_path=home))
 
 
+def open_spark_store(home: Path, card: DatasetCard) -> FeatureStore:
+    """The same views over the same files, for Feast's Spark offline store in the running Spark session.
+
+    Its registry is its own, and made anew: the online views stay those of :func:`open_store`.
+    """
+    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
+
+    config = yaml.safe_load(_YAML.read_text())
+    home = home.absolute()
+    registry = home / "spark" / "registry.db"
+    registry.unlink(missing_ok=True)
+    config["registry"]["path"], config["online_store"]["path"] = str(registry), str(home / "spark" / "online.db")
+    config["offline_store"] = {"type": "spark"}
+    store = FeatureStore(config=RepoConfig(**config, repo_path=home))
+    store.apply(define(card, home / "offline", SparkSource).objects)
+    return store
+
+
 def history_schema(view: FeatureView) -> pa.Schema:
     """The Arrow schema of a view's offline history: key, features, and Feast's two timestamps."""
     fields = [(column.name, feast_value_type_to_pa(column.dtype.to_value_type())) for column in view.schema]

@@ -10,6 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
+from feast.data_source import DataSource
 from feast.types import Array, FeastType, Float32, Int64, String
 
 from feature_repo.card import DatasetCard, Side
@@ -59,13 +60,15 @@ class Definitions:
         return [*self.entities.values(), *self.sources.values(), *self.views.values(), *self.services.values()]
 
 
-def define(card: DatasetCard, offline: Path) -> Definitions:
+def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = FileSource) -> Definitions:
     """Definitions for a card, whose batch sources are the Parquet folders ``offline/<view>``.
 
     Args:
         card: The dataset card.
         offline: Absolute path: a relative one would be resolved against whichever folder Feast runs in.
+        source_type: What reads the folders: ``FileSource``, or Feast's ``SparkSource`` for its Spark offline store.
     """
+    options = {} if source_type is FileSource else {"file_format": "parquet"}
     entities, sources, views, services = {}, {}, {}, {}
     for side_name in SIDES:
         side: Side = getattr(card, side_name)
@@ -74,7 +77,8 @@ def define(card: DatasetCard, offline: Path) -> Definitions:
         entities[side_name] = entity
         for short, fields in view_fields(side_name, side).items():
             name = f"{side_name}_{short}"
-            batch = FileSource(
+            batch = source_type(
+                **options,
                 name=f"{name}_history",
                 path=str(offline / name / "*" / "*.parquet"),
                 timestamp_field="event_timestamp",

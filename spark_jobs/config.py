@@ -1,5 +1,7 @@
 """What the night can be told."""
 
+from typing import Literal
+
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from training.config import DATConfig
@@ -58,8 +60,11 @@ class NightConfig(BaseModel):
     negative_mix: NegativeMix = NegativeMix()
     seed: int = 0
     """Seed of the negative sampling; the model's own is in ``model``."""
+    join: Literal["one_pass", "duckdb", "spark"] = "one_pass"
+    """How features are joined as of each click: one pass over time on this machine, or Feast's own historical
+    retrieval by its DuckDB store (small markets) or its Spark store (more than one machine). All give the same rows."""
     join_rows: int = Field(default=2_000_000, ge=1_000)
-    """Entity rows in one point-in-time join; more is faster and takes more memory (about 1 KB a row)."""
+    """``duckdb``: entity rows in one join; more is faster and takes more memory."""
     cores: str = "*"
     """Local Spark's threads, or ``*`` for all."""
     driver_memory: str = "3g"

@@ -11,10 +11,11 @@ import shutil
 from functools import reduce
 from pathlib import Path
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.errors import StreamingQueryException
-from pyspark.sql import DataFrame, SparkSession
+from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
@@ -32,9 +33,9 @@ class LakeError(RuntimeError):
     """The click lake cannot be used as it is. The message says why and what to do."""
 
 
-def _valid(clicks: DataFrame) -> DataFrame:
-    ids = [(F.length(name) > 0) & (F.length(name) <= 256) for name in ("event_id", "query_id", "item_id")]
-    return clicks.where(ids[0] & ids[1] & ids[2] & F.col("event_time").between(EARLIEST_MS, LATEST_MS - 1))
+def _valid() -> Column:
+    ids = [F.length(name).between(1, 256) for name in ("event_id", "query_id", "item_id")]
+    return F.coalesce(ids[0] & ids[1] & ids[2] & F.col("event_time").between(EARLIEST_MS, LATEST_MS - 1), F.lit(False))
 
 
 def _clicks_of(spark: SparkSession, file: str, spec: Clicks) -> DataFrame:
@@ -48,7 +49,7 @@ def _clicks_of(spark: SparkSession, file: str, spec: Clicks) -> DataFrame:
     if spec.time_unit == "date":
         time_ms = F.unix_millis(F.to_timestamp(time))
     else:
-        time_ms = F.round(time.cast("double") * UNIT_MS[spec.time_unit]).cast("long")
+        time_ms = F.round(time.try_cast("double") * UNIT_MS[spec.time_unit]).cast("long")
     return raw.select(
         query.cast("string").alias("query_id"), item.cast("string").alias("item_id"), time_ms.alias("event_time")
     )
@@ -75,6 +76,13 @@ def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
     )
 
 
+def count_valid(clicks: DataFrame) -> tuple[int, int, pd.DataFrame]:
+    """How many clicks there are, how many of them can be landed, and a few that cannot."""
+    total, valid = clicks.agg(F.count("*"), F.count_if(_valid())).first()
+    bad = clicks.where(~_valid()).select("query_id", "item_id", "event_time").limit(3)
+    return total, valid, bad.toPandas() if valid < total else pd.DataFrame()
+
+
 def _once(clicks: DataFrame, *within: str) -> DataFrame:
     """Each event once. Which row of it is kept must not depend on the order of reading: the greatest, so that one that
     knows its place in Kafka goes before one that does not (null sorts first).
@@ -87,7 +95,7 @@ def land(clicks: DataFrame, card: DatasetCard, lake: Path, landing: str) -> None
     """Write a landing's valid clicks by event date, in place of what it wrote before."""
 
     def write(folder: Path) -> None:
-        dated = _valid(clicks).withColumn("date", day_column(card, F.col("event_time")))
+        dated = clicks.where(_valid()).withColumn("date", day_column(card, F.col("event_time")))
         by_date = _once(dated, "date").repartition("date").sortWithinPartitions("date", "event_time", "event_id")
         by_date.write.partitionBy("date").parquet(str(folder))
 

@@ -10,7 +10,7 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from feature_repo.card import DatasetCard
-from spark_jobs import features, lake, training_set
+from spark_jobs import features, lake, training_set, validate
 from spark_jobs.config import NightConfig
 from spark_jobs.days import latest, window
 from spark_jobs.lock import only_one
@@ -72,26 +72,32 @@ class Night:
             clicks_folder = home / "lake" / "clicks"
             if self.log and (again or not (clicks_folder / "landing=log").exists()):
                 with clock.stage("land the log in the click lake"):
-                    lake.land(lake.read_log(spark, card, self.log), card, clicks_folder, "log")
+                    log = lake.read_log(spark, card, self.log)
+                    validate.check_log(*lake.count_valid(log), config.rules)
+                    lake.land(log, card, clicks_folder, "log")
+                    lake.compact(spark, clicks_folder)
             if self.bootstrap and self.topic:
                 with clock.stage("land new clicks from Kafka"):
                     lake.land_new(spark, card, home, self.bootstrap, self.topic, at_most=config.lake_batch)
-            clicks = lake.read_lake(spark, card, clicks_folder).persist()
+            clicks = lake.read_lake(spark, card, clicks_folder)
             day = day or latest(card, clicks.agg(F.max("event_time")).first()[0])
             span = window(card, day, config.window_days or card.window_days)
             folder = training_set.folder_of(home, day)
             done = training_set.data_card(folder)
             asked = {"start": span.start, "cut": span.cut, "negatives": config.negatives, "seed": config.seed}
-            if again or done is None or any(done[key] != value for key, value in asked.items()):
+            asked |= {"negative_mix": config.negative_mix.model_dump()}
+            if again or done is None or any(done.get(key) != value for key, value in asked.items()):
                 in_window = F.col("event_time").between(span.start, span.cut - 1)
                 if clicks.where(in_window).limit(1).count() == 0:
                     raise NightError(f"the lake has no clicks in the window before {day}; choose another --date")
+                with clock.stage("check the clicks"):
+                    validate.check_days(clicks, span, card, config.rules)
                 profiles, shares = self._features(clicks, span.cut, clock)
                 with clock.stage("sample negatives"):
                     training_set.sample(clicks, profiles, card, span, config, folder, shares)
                 rows = clicks.where(in_window).count()
                 with clock.stage("join features as of each click", rows) as advance:
-                    training_set.join(self.store, card, span, config, folder, advance, shares)
+                    training_set.join(self.store, card, span, config, folder, advance, shares, spark)
             offsets = _offsets(clicks, span.cut)
         return Renewal(home, card, self.store, config, clock).run(day, folder, offsets, again)
 
@@ -114,6 +120,9 @@ class Night:
             features.write_history(queries, offline, "query_activity")
             items = features.activity(clicks, "item", card.item.half_lives_ms)
             features.write_history(items, offline, "item_activity")
+        with clock.stage("check the features"):
+            validate.check_features(offline, card, shares)
+            validate.check_known(before, profiles["item"], card, self.config.rules)
         return profiles, shares
 
     def _catalogue(self) -> Path:

@@ -162,13 +162,33 @@ def load_examples(folder: Path, query: State, item: State, query_spec: InputSpec
     """Read the night's examples, sorted by (event_time, row_id).
 
     Args:
-        folder: Of Parquet files with row_id, query_id, event_time, candidates and ``query__*``, ``item__*`` features.
+        folder: Of Parquet files with row_id, query_id, event_time, candidates and ``query__*``, ``item__*`` features;
+            folders in it, ``date=…``, follow each other in time, and one at a time is turned into arrays.
         query, item: The states at the cut, whose rows the examples refer to.
 
     Raises:
         ExamplesError: a column is missing, or a row has not 1+S of everything.
     """
-    table = pq.read_table(folder).sort_by([("event_time", "ascending"), ("row_id", "ascending")])
+    parts = [_examples(part, query, item, query_spec, item_spec) for part in sorted(folder.glob("date=*")) or [folder]]
+    if len(parts) == 1:
+        return parts[0]
+    return Examples(
+        *(
+            np.concatenate([getattr(part, name) for part in parts])
+            for name in ("query_rows", "item_rows", "event_time")
+        ),
+        *(
+            Inputs(*(np.concatenate([getattr(getattr(part, side), name) for part in parts]) for name in _INPUTS))
+            for side in ("query", "item")
+        ),
+    )
+
+
+_INPUTS = ("rows", "codes", "dense")
+
+
+def _examples(folder: Path, query: State, item: State, query_spec: InputSpec, item_spec: InputSpec) -> Examples:
+    table = pq.read_table(folder, partitioning=None).sort_by([("event_time", "ascending"), ("row_id", "ascending")])
     columns = {name: _whole(table[name]) for name in table.column_names}
     size = len(table)
     try:

@@ -5,10 +5,17 @@ import sys
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from cli.nightly import run_night
+from feature_repo.store import open_spark_store, open_store
+from spark_jobs import joins
+from spark_jobs.as_of import AsOf
+from spark_jobs.config import NightConfig
+from spark_jobs.session import spark_session
+from spark_jobs.training_set import data_card
 from tests.market import FIRST_MS
 from tests.spark_jobs.conftest import FinishedNight, Silent
 
@@ -85,6 +92,61 @@ def test_item_activity_of_all_candidates_is_that_of_just_before_the_click(rows, 
             else:
                 assert row.item__clicks[place] == expected[0]
                 np.testing.assert_allclose(row.item__counters[place], expected[1], rtol=1e-4)
+
+
+def test_profiles_are_the_catalogue_s_from_the_moment_that_an_id_exists(rows, finished_night):
+    market = finished_night.settings.data / "market"
+    users = pd.read_csv(market / "users.csv").set_index("user")
+    shops = pd.read_csv(market / "shops.csv").set_index("shop")
+    assert (rows.query__city == users.city[rows.query_id].to_numpy()).all()
+    assert (rows.query__age == users.age[rows.query_id].to_numpy()).all()
+    names = ["candidates", "item__kinds", "item__opened"]
+    flat = rows[["event_time", *names]].explode(names)
+    there = shops.loc[flat.candidates]
+    assert (flat.item__opened.to_numpy() == there.opened.to_numpy()).all()
+    assert (flat.item__kinds.str.join(" ").to_numpy() == there.kinds.to_numpy()).all()
+
+
+def test_an_item_has_no_features_before_it_exists(finished_night):
+    shops = pd.read_csv(finished_night.settings.data / "market" / "shops.csv").set_index("shop")
+    late = shops[shops.opened > FIRST_MS].opened
+    history = AsOf.of(open_store(finished_night.settings.home), "item_profile", ["kinds", "opened"])
+    for name, opened in late.sort_values().items():
+        before, after = (history.before(pa.array([name]), np.array([opened * 1000 + shift])) for shift in (-1, 0))
+        assert before["kinds"][0].as_py() is None and after["opened"][0].as_py() == opened
+
+
+@pytest.mark.parametrize("store", ["duckdb", "spark"])
+def test_both_of_feast_s_offline_stores_give_the_rows_of_the_one_pass(finished_night, tmp_path, store):
+    folder, card, home = finished_night.folder, finished_night.card, finished_night.settings.home
+    if store == "duckdb":
+        joins.feast_duckdb(open_store(home), card, folder / "positives", tmp_path / "train", lambda rows: None, 4_000)
+    else:
+        with spark_session(NightConfig(cores="2"), tmp_path / "spark") as spark:
+            definitions = open_spark_store(home, card)
+            joins.feast_spark(spark, definitions, card, folder / "positives", tmp_path / "train")
+    expected, got = (pq.read_table(path / "train").sort_by("row_id") for path in (folder, tmp_path))
+    assert sorted(got.column_names) == sorted(expected.column_names)
+    for name in expected.column_names:
+        assert got[name].to_pylist() == expected[name].to_pylist(), name
+
+
+def test_the_data_card_counts_what_is_in_the_set(finished_night, rows, log, cut):
+    card = data_card(finished_night.folder)
+    test = log[(log.event_time >= cut) & (log.event_time < cut + 86_400_000)].drop_duplicates()
+    assert card["rows"] == len(rows) and card["test_clicks"] == len(test)
+    assert card["window_queries"] == rows.query_id.nunique()
+    counts = rows.candidates.str[0].value_counts()
+    assert card["window_items"] == len(counts)
+    assert card["largest_item_share"] == pytest.approx(counts.max() / len(rows))
+    differences = np.abs(counts.to_numpy()[:, None] - counts.to_numpy()[None, :]).mean()
+    assert card["item_gini"] == pytest.approx(differences / (2 * counts.mean()))
+    kinds = (
+        pd.read_csv(finished_night.settings.data / "market" / "shops.csv").set_index("shop").kinds.str.split().str[0]
+    )
+    expected = rows.candidates.str[0].map(kinds).value_counts()
+    assert card["categories"] == expected.to_dict()
+    assert card["query_features_filled"] == {"city": 1, "age": 1}
 
 
 def test_the_test_set_is_the_day_after_the_window(finished_night, log, cut):
