@@ -188,7 +188,8 @@ def compact(spark: SparkSession, lake: Path) -> int:
         )
         for landing in landings:
             shutil.rmtree(lake / landing / date)
-            if not any((lake / landing).glob("date=*")):
+            # The log's folder stays, empty: it says that the log has landed.
+            if landing != "landing=log" and not any((lake / landing).glob("date=*")):
                 shutil.rmtree(lake / landing)
     return len(crowded)
 
