@@ -228,7 +228,7 @@ def night(home: Path, cores: int, negatives: int) -> dict:
     """The nightly job's own stages, from the lake to the finished training set."""
     from feature_repo.card import load_card
     from feature_repo.store import open_store, register
-    from spark_jobs import features, lake, training_set
+    from spark_jobs import features, lake, training_set, validate
     from spark_jobs.config import NightConfig
     from spark_jobs.days import window
 
@@ -245,11 +245,11 @@ def night(home: Path, cores: int, negatives: int) -> dict:
 
     with _spark(home, cores) as spark:
         started = last = time.perf_counter()
-        clicks = lake.read_lake(spark, card, home / "lake" / "clicks").persist()
-        clicks.count()
-        lap("read")
+        clicks = lake.read_lake(spark, card, home / "lake" / "clicks")
         profiles = {}
         span = window(card, TEST_DAY, 10)
+        validate.check_days(clicks, span, card, config.rules)
+        lap("check days")
         for side in ("query", "item"):
             profiles[side] = features.read_profiles(spark, card, home, side)
             features.write_history(profiles[side], home / "offline", f"{side}_profile")
@@ -257,14 +257,64 @@ def night(home: Path, cores: int, negatives: int) -> dict:
                 features.activity(clicks, side, getattr(card, side).half_lives_ms), home / "offline", f"{side}_activity"
             )
             lap(f"{side} features")
+        validate.check_features(home / "offline", card, None)
+        lap("check features")
         folder = training_set.folder_of(home, TEST_DAY)
-        training_set.sample(clicks, profiles, card, span, config, folder)
+        training_set.sample(clicks, profiles, card, span, config, folder, home / "offline")
         lap("sample")
         training_set.join(store, card, span, config, folder, lambda rows: None)
         lap("join")
         total = time.perf_counter() - started
     rows = training_set.data_card(folder)["rows"]
     return {"seconds": round(total, 2), "rows": rows, "rows_per_s": round(rows / total), "stages": seconds}
+
+
+def pandas(home: Path, cores: int, negatives: int) -> dict:
+    """The same values in memory with pandas, a row a candidate: ``merge_asof`` for what was known before each click."""
+    import pandas as pd
+
+    from training.activity import count_each
+
+    started = time.perf_counter()
+    clicks = pd.read_parquet(home / "lake" / "clicks", columns=["event_id", "query_id", "item_id", "event_time"])
+    clicks = clicks.drop_duplicates("event_id").sort_values(["event_time", "event_id"], ignore_index=True)
+    catalogue = pd.read_parquet(home / "items.parquet").sort_values("created", ignore_index=True)
+    cut = FIRST_MS + (DAYS - 1) * DAY_MS
+    activity = {}
+    for key in ("query_id", "item_id"):
+        groups = pd.factorize(clicks[key])[0]
+        counters = count_each(clicks.event_time.to_numpy(), groups, (3_600_000, DAY_MS))
+        activity[key] = pd.DataFrame(
+            {
+                key: clicks[key], "event_time": clicks.event_time, "clicks": clicks.groupby(key).cumcount() + 1,
+                "short": counters[:, 0], "long": counters[:, 1], "last_click": clicks.event_time,
+            }
+        )  # fmt: skip
+    window = clicks[clicks.event_time < cut]
+    rng = np.random.default_rng(0)
+    number = pd.Series(np.arange(len(catalogue)), catalogue["item"])
+    items, queries = number[window.item_id].to_numpy(), pd.factorize(window.query_id)[0]
+    exist = np.searchsorted(catalogue.created, window.event_time, side="right")
+    pairs = np.unique(queries * len(catalogue) + items)
+    drawn = np.full((len(window), negatives), -1)
+    row, slot = np.nonzero(drawn < 0)
+    while len(row):
+        guess = (rng.random(len(row)) * exist[row]).astype(int)
+        wanted = queries[row] * len(catalogue) + guess
+        fine = pairs[np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)] != wanted
+        drawn[row[fine], slot[fine]] = guess[fine]
+        row, slot = row[~fine], slot[~fine]
+    candidates = np.concatenate([items[:, None], drawn], axis=1).ravel()
+    rows = window.loc[window.index.repeat(negatives + 1)].reset_index(drop=True)
+    rows["item_id"] = catalogue["item"].to_numpy()[candidates]
+    for key, side in (("query_id", "query"), ("item_id", "item")):
+        known = activity[key].add_prefix(f"{side}__").rename(columns={f"{side}__{key}": key})
+        known = known.rename(columns={f"{side}__event_time": "event_time"})
+        rows = pd.merge_asof(rows, known, on="event_time", by=key, allow_exact_matches=False)
+    rows = rows.merge(catalogue.rename(columns={"item": "item_id"}), on="item_id")
+    rows.to_parquet(home / "pandas.parquet")
+    total = time.perf_counter() - started
+    return {"seconds": round(total, 2), "rows": len(window), "rows_per_s": round(len(window) / total)}
 
 
 if __name__ == "__main__":

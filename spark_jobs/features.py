@@ -164,21 +164,25 @@ def write_history(rows: DataFrame, offline: Path, view: str, partition: str = "a
     )
 
 
+def read_history(spark: SparkSession, offline: Path, view: str) -> DataFrame:
+    """What :func:`write_history` wrote."""
+    return spark.read.parquet(str(offline / view / "part=all"))
+
+
 def state_at(
-    clicks: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard, shares: CategoryShares | None = None
+    clicks: DataFrame, activity: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard
 ) -> DataFrame:
-    """Every id of a side at the cut, whose clicks are given: ``id``, profile, activity and, for queries, history.
+    """Every id of a side at the cut: ``id``, profile, activity and, for queries, history.
 
     Queries are those that have clicked; items also those that the catalogue has, from the moment that they exist.
+
+    Args:
+        clicks, activity: All clicks before the cut, and the activity after each.
     """
     key = f"{side_name}_id"
     side: Side = getattr(card, side_name)
-    latest = (
-        activity(clicks, side_name, side.half_lives_ms, shares)
-        .groupBy(key)
-        .agg(F.max_by(F.struct("clicks", "counters", "last_click"), "clicks").alias("last"))
-    )
-    state = latest.select(key, "last.*")
+    newest = activity.groupBy(key).agg(F.max(F.struct("last_click", "clicks", "counters")).alias("last"))
+    state = newest.select(key, "last.clicks", "last.counters", "last.last_click")
     if side_name == "query":
         past = clicks.groupBy(key).agg(
             F.transform(

@@ -218,22 +218,26 @@ def _read(spark: SparkSession, folders: list[Path]) -> DataFrame:
 _SCHEMA = "event_id string, query_id string, item_id string, event_time long, partition int, offset long"
 
 
-def check_files(lake: Path) -> None:
-    """Look at the end of every file, which Parquet writes last.
+def check_files(lake: Path) -> int:
+    """Look at the end of every file, which Parquet writes last; returns how many clicks they say they have.
 
     Raises:
         LakeError: a file is cut off or is not Parquet, or lacks a column.
     """
+    clicks = 0
     for file in sorted(lake.glob("landing=*/date=*/*.parquet")):
         try:
-            have = pq.read_schema(file).names
+            metadata = pq.read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
             raise LakeError(
                 f"{file} is damaged ({str(error).splitlines()[0]}); delete it and land its clicks again"
             ) from None
+        have = metadata.schema.names
         missing = [name for name in COLUMNS if name not in have]
         if missing:
             raise LakeError(f"{file} lacks the column {', '.join(missing)}; it has: {', '.join(have)}")
+        clicks += metadata.num_rows
+    return clicks
 
 
 def read_lake(spark: SparkSession, card: DatasetCard, lake: Path) -> DataFrame:
@@ -247,7 +251,8 @@ def read_lake(spark: SparkSession, card: DatasetCard, lake: Path) -> DataFrame:
     landings = _landings(lake)
     if not landings:
         raise CardError(f"the click lake {lake} is empty; land a log first: dat nightly --data NAME")
-    check_files(lake)
+    # A task holds its keys' clicks in memory, so there must be more tasks where there are more clicks.
+    spark.conf.set("spark.sql.shuffle.partitions", max(8, check_files(lake) // 500_000))
     alone = [lake / names[0] / date for date, names in landings.items() if len(names) == 1]
     shared = [lake / name / date for date, names in landings.items() if len(names) > 1 for name in names]
     parts = [_read(spark, alone)] if alone else []

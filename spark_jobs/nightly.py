@@ -94,7 +94,7 @@ class Night:
                     validate.check_days(clicks, span, card, config.rules)
                 profiles, shares = self._features(clicks, span.cut, clock)
                 with clock.stage("sample negatives"):
-                    training_set.sample(clicks, profiles, card, span, config, folder, shares)
+                    training_set.sample(clicks, profiles, card, span, config, folder, home / "offline")
                 rows = clicks.where(in_window).count()
                 with clock.stage("join features as of each click", rows) as advance:
                     training_set.join(self.store, card, span, config, folder, advance, shares, spark)

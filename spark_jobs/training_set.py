@@ -25,7 +25,7 @@ from spark_jobs import joins, validate
 from spark_jobs.config import NightConfig
 from spark_jobs.data_card import describe
 from spark_jobs.days import Window, day_column
-from spark_jobs.features import state_at, with_columns
+from spark_jobs.features import read_history, state_at
 from spark_jobs.negatives import corpus, with_negatives
 from spark_jobs.tables import replace, sha256
 from training.shares import CategoryShares
@@ -38,18 +38,18 @@ def sample(
     window: Window,
     config: NightConfig,
     folder: Path,
-    shares: CategoryShares | None = None,
+    offline: Path,
 ) -> None:
     """The Spark half: positives with negatives, the test clicks and the states at the cut, in place of earlier ones.
 
     Args:
         clicks: All clicks, of which those before the cut count as known.
         profiles: The catalogues by side.
-        shares: What the queries' counters count by category.
+        offline: Where the activity after each click has been written.
     """
 
     def write(staging: Path) -> None:
-        before = with_columns(clicks.where(F.col("event_time") < window.cut), profiles["item"], shares)
+        before = clicks.where(F.col("event_time") < window.cut)
         in_window = before.where(F.col("event_time") >= window.start)
         items = corpus(before, profiles["item"], card, window.start, window.cut)
         items.coalesce(1).write.parquet(str(staging / "corpus"))
@@ -61,7 +61,8 @@ def sample(
         test.select(*columns).orderBy("event_time", "event_id").write.parquet(str(staging / "test"))
         for side_name, known in profiles.items():
             listed = known.join(items.select("item_id"), "item_id", "semi") if side_name == "item" else known
-            state = state_at(before, listed, side_name, card, shares if side_name == "query" else None)
+            activity = read_history(clicks.sparkSession, offline, f"{side_name}_activity")
+            state = state_at(before, activity.where(F.col("last_click") < window.cut), listed, side_name, card)
             state.write.parquet(str(staging / f"{side_name}_state.parquet"))
 
     replace(folder, write)
