@@ -18,9 +18,11 @@ from spark_jobs.config import NightConfig, Rules
 from spark_jobs.data_card import gini, stability_index
 from spark_jobs.days import Window
 from spark_jobs.lake import LakeError
+from spark_jobs.training_set import data_card
 from spark_jobs.validate import BadNight
 from tests.spark_jobs.conftest import FinishedNight, Silent
 from training.bundle import Shelf
+from training.shares import CategoryShares
 
 DAY = 86_400_000
 
@@ -29,7 +31,7 @@ DAY = 86_400_000
 def night(finished_night: FinishedNight, tmp_path: Path) -> Settings:
     """A copy of a system that has a bundle in service, to run a bad night on."""
     old = finished_night.settings
-    shutil.copytree(old.home, tmp_path / "home", ignore=shutil.ignore_patterns("spark", "nightly.lock"))
+    shutil.copytree(old.home, tmp_path / "home", symlinks=True, ignore=shutil.ignore_patterns("spark", "nightly.lock"))
     shutil.copytree(old.data / "market", tmp_path / "market")
     return old.model_copy(update={"home": tmp_path / "home", "data": tmp_path})
 
@@ -131,14 +133,15 @@ def test_the_examples_are_three_however_many_rows_break_a_rule(tmp_path):
 
 def test_counters_that_are_not_finite_are_refused(finished_night, tmp_path):
     offline = finished_night.settings.home / "offline"
-    validate.check_features(offline, finished_night.card, None)
+    shares = CategoryShares(**data_card(finished_night.folder)["shares"])
+    validate.check_features(offline, finished_night.card, shares)
     shutil.copytree(offline, tmp_path / "offline")
     file = next((tmp_path / "offline" / "item_activity" / "part=all").glob("*.parquet"))
     rows = pq.read_table(file).to_pandas()
     rows.at[0, "counters"] = np.array([1, np.nan, 1], np.float32)
     pq.write_table(pa.Table.from_pandas(rows, schema=pq.read_schema(file), preserve_index=False), file)
     with pytest.raises(BadNight, match="item activity features .* 3 counters, finite and not negative. 1 rows"):
-        validate.check_features(tmp_path / "offline", finished_night.card, None)
+        validate.check_features(tmp_path / "offline", finished_night.card, shares)
 
 
 def test_a_set_whose_categories_have_moved_too_far_is_refused(finished_night):
