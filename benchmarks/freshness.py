@@ -1,0 +1,212 @@
+"""How soon a click shows, what happens above the maximum rate, and how soon a restart is ready.
+
+    python -m benchmarks.freshness --json freshness.json
+
+The whole system as processes: broker, both stages with the Feast sink (Redis where there is one, else SQLite), service.
+``fresh_p50_ms``, ``fresh_p99_ms``: at a steady rate, from a click's acknowledgement by the broker to an answer of the
+service that reflects it. Then a burst as fast as one producer can: ``burst_per_s`` came in, ``burst_lag`` clicks waited
+at most, ``drained_s`` after the last one all were folded; ``failed`` answers and ``lost`` clicks of the whole run.
+``restart_ready_s``: from the start of a query worker to its being at work, with ``restart_queries`` of state.
+"""
+
+import contextlib
+import json
+import os
+import shutil
+import tempfile
+import threading
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import typer
+
+from cli.processes import Verb
+
+PROBES = 50
+Option = typer.Option
+
+
+def freshness(
+    rate: Annotated[int, Option(min=1, help="Clicks a second of the steady part.")] = 2_000,
+    seconds: Annotated[int, Option(min=1, help="How long it lasts.")] = 30,
+    burst: Annotated[int, Option(min=0, help="Clicks of the burst.")] = 200_000,
+    queries: Annotated[int, Option(min=1)] = 50_000,
+    items: Annotated[int, Option(min=1)] = 20_000,
+    restart_queries: Annotated[
+        int, Option(min=1, help="Queries whose state the restart has to bring back.")
+    ] = 1_000_000,
+    json_file: Annotated[Path | None, Option("--json")] = None,
+) -> None:
+    """Measure the loop from the click to the answer, on made-up clicks."""
+    from cli.broker import LocalBroker
+    from cli.made_up import made_up_bundle, made_up_home
+    from cli.preflight import quiet
+    from cli.redis import LocalRedis
+    from streaming.clients import create_topics
+
+    quiet()
+    result = {"rate": rate, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
+    with contextlib.ExitStack() as stack:
+        scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dat-bench-")))
+        broker = stack.enter_context(LocalBroker(scratch / "kafka"))
+        create_topics(broker.bootstrap, 2)
+        bundle = made_up_bundle(queries, items, frozen=False)
+        made_up_home(scratch / "home", bundle)
+        result["restart_ready_s"] = restart(scratch / "large", broker.bootstrap, restart_queries, items)
+        result["restart_queries"] = restart_queries
+        common = ["--home", str(scratch / "home"), "--bootstrap", broker.bootstrap]
+        if shutil.which("redis-server"):
+            common += ["--redis", stack.enter_context(LocalRedis(scratch / "redis")).address]
+        result["online"] = "redis" if "--redis" in common else "sqlite"
+        stages = [
+            Verb(["updater", *common, "--stage", stage], scratch / f"{stage}.log", "updating")
+            for stage in ("item", "query")
+        ]
+        serve = Verb(["serve", *common, "--port", "0", "--clock", "wall"], scratch / "serve.log", "serving")
+        for verb in (*stages, serve):
+            stack.enter_context(verb)
+        lines = [verb.wait_ready() for verb in (*stages, serve)]
+        url = lines[-1].split(" at ")[1].split()[0]
+        while not _ready(url):
+            time.sleep(0.2)
+        result |= Flow(broker.bootstrap, bundle, url).run(rate, seconds, burst)
+    print(json.dumps(result, indent=2))
+    if json_file:
+        json_file.write_text(json.dumps(result, indent=2))
+
+
+class Flow:
+    """Clicks at a steady rate with probes in between, then a burst."""
+
+    def __init__(self, bootstrap: str, bundle, url: str):
+        from streaming.changelog import Follower
+        from streaming.clicks import ClickWriter
+        from streaming.config import KafkaConnection
+        from streaming.topics import ITEM_VECTORS
+
+        self.bundle, self.url = bundle, url
+        self.follower = Follower(KafkaConnection(bootstrap=bootstrap), ITEM_VECTORS, bundle.version)
+        self.folded: dict[str, int] = {}
+        self.writer = ClickWriter(bootstrap, linger_ms=5)
+        self.probe = ClickWriter(bootstrap)
+        self.sent = self.failed = 0
+        self.fresh_ms: list[float] = []
+        self.counts: dict[str, int] = {}
+        self.steady_per_s = 0.0
+
+    def run(self, rate: int, seconds: int, burst: int) -> dict:
+        background = threading.Thread(target=self._steadily, args=(rate, seconds))
+        background.start()
+        number = 0
+        while background.is_alive():
+            self._probe(f"probe-{number % PROBES}")
+            number += 1
+            time.sleep(0.02)
+        background.join()
+        result = {"probes": len(self.fresh_ms), "steady_per_s": round(self.steady_per_s)}
+        settled = self.fresh_ms[len(self.fresh_ms) // 10 :]  # the first ones pay for connections and caches
+        result |= {f"fresh_p{q}_ms": round(float(np.percentile(settled, q)), 1) for q in (50, 99)}
+        result |= self._burst(burst) if burst else {}
+        self._drain()
+        return result | {"failed": self.failed, "lost": self._missing()}
+
+    def _steadily(self, rate: int, seconds: int) -> None:
+        clicks = self._clicks(rate * seconds, seed=1)
+        started = time.perf_counter()
+        for number, click in enumerate(clicks):
+            ahead = number / rate - (time.perf_counter() - started)
+            if ahead > 0.005:
+                time.sleep(ahead)
+            self.writer.send(click)
+        self.writer.flush()
+        self.sent += len(clicks)
+        self.steady_per_s = len(clicks) / (time.perf_counter() - started)
+
+    def _burst(self, burst: int) -> dict:
+        clicks, most = self._clicks(burst, seed=2), 0
+        sent_before, started = self.sent, time.perf_counter()
+        for start in range(0, burst, 20_000):
+            for future in [self.writer.send(click) for click in clicks[start : start + 20_000]]:
+                future.get(60)
+            self.sent = sent_before + min(burst, start + 20_000)
+            most = max(most, self._missing())
+            self._probe("probe-burst", timeout_ms=1)  # an answer, however old
+        ended = time.perf_counter()
+        self._drain()
+        return {
+            "burst_clicks": burst,
+            "burst_per_s": round(burst / (ended - started)),
+            "burst_lag": most,
+            "drained_s": round(time.perf_counter() - ended, 1),
+        }
+
+    def _drain(self, timeout_s: float = 120) -> None:
+        deadline = time.monotonic() + timeout_s
+        while self._missing() > 0 and time.monotonic() < deadline:
+            time.sleep(0.1)
+
+    def _clicks(self, count: int, seed: int) -> list:
+        from cli.made_up import made_up_clicks
+
+        now = int(time.time() * 1000)
+        clicks = made_up_clicks(count, len(self.bundle.queries.ids), len(self.bundle.items.ids), seed)
+        return [click.model_copy(update={"event_time": now}) for click in clicks]
+
+    def _probe(self, query: str, timeout_ms: int = 20_000) -> None:
+        """One click of a query of its own, then the answer that knows of it."""
+        from feature_repo.click_event import Click
+
+        self.counts[query] = self.counts.get(query, 0) + 1
+        item = self.bundle.items.ids[self.counts[query] % len(self.bundle.items.ids)]
+        event = f"{query}-{self.counts[query]}"
+        self.probe.write(Click(event_id=event, query_id=query, item_id=item, event_time=int(time.time() * 1000)))
+        self.sent += 1
+        acknowledged = time.perf_counter()
+        asked = {"query_id": query, "n": 10, "wait_for_clicks": self.counts[query], "timeout_ms": timeout_ms}
+        try:
+            with urllib.request.urlopen(f"{self.url}/v1/retrieve?{urllib.parse.urlencode(asked)}", timeout=60) as reply:
+                answer = json.load(reply)
+        except OSError:
+            self.failed += 1
+            return
+        if answer["reached"]:
+            self.fresh_ms.append((time.perf_counter() - acknowledged) * 1000)
+        elif timeout_ms > 1:
+            self.failed += 1
+
+    def _missing(self) -> int:
+        """Clicks that are sent and not yet committed by the item stage."""
+        while batches := list(self.follower.poll(timeout_ms=20)):
+            for rows in batches:
+                self.folded.update(zip(rows["id"].to_pylist(), rows["folded"].to_pylist(), strict=True))
+        return self.sent - sum(self.folded.values())
+
+
+def restart(home: Path, bootstrap: str, queries: int, items: int) -> float:
+    """Seconds from the start of a query worker to its being at work, the bundle's queries being its state."""
+    from cli.made_up import made_up_bundle, made_up_home
+
+    bundle = made_up_bundle(queries, items, seed=9, frozen=False)
+    made_up_home(home, bundle)
+    del bundle
+    started = time.perf_counter()
+    arguments = ["updater", "--home", str(home), "--bootstrap", bootstrap, "--stage", "query", "--no-feast"]
+    with Verb(arguments, home / "restart.log", "updating") as worker:
+        worker.wait_ready()
+        return round(time.perf_counter() - started, 1)
+
+
+def _ready(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(f"{url}/readyz", timeout=5):
+            return True
+    except OSError:
+        return False
+
+
+if __name__ == "__main__":
+    typer.run(freshness)
