@@ -1,5 +1,6 @@
 """Who may ask, how much at once, and what is left when the broker is gone."""
 
+import time
 from contextlib import contextmanager
 
 import pytest
@@ -27,6 +28,14 @@ def serving(bootstrap: str, home, **settings):
         yield running
 
 
+def wait_until_idle(service: Service) -> None:
+    """Until nothing waits at the desk: what was refused as a whole may have been under way in part."""
+    deadline = time.monotonic() + 30
+    while service.desk.pending and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert service.desk.pending == 0
+
+
 def test_the_key_is_asked_for_and_a_full_service_says_so(broker, tmp_path):
     with serving(broker.bootstrap, tmp_path, api_key=KEY, max_pending=3) as running:
         for key in (None, "wrong", KEY + "x"):
@@ -37,12 +46,14 @@ def test_the_key_is_asked_for_and_a_full_service_says_so(broker, tmp_path):
             assert len(dat.retrieve("q0", n=5).items) == 5
             dat.retrieve_many(["q0", "q1", "q2", "q3"])
         assert (refused.value.status, refused.value.code, refused.value.retry_after_s) == (503, "busy", 1)
+        wait_until_idle(running.service)
         headers = {"X-API-Key": KEY}
         held = [running.service.desk.submit(Ask("q0", wait_for_clicks=10**6, timeout_s=600)) for _ in range(3)]
         reply = running.client.get("/v1/retrieve?query_id=q0", headers=headers)
         assert reply.status_code == 503 and reply.headers["Retry-After"] == "1"
         for future in held:
             future.cancel()
+        wait_until_idle(running.service)
         assert running.client.get("/v1/retrieve?query_id=q0", headers=headers).status_code == 200
 
 
