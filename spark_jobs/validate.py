@@ -132,7 +132,7 @@ def check_features(offline: Path, card: DatasetCard, shares: CategoryShares | No
             f"a row has a {key}, and clicks are counted from 1": lambda t, key=key: t[key].notnull() & (t.clicks >= 1),
             f"there are {width} counters, finite and not negative": lambda t, width=width: (
                 (t.counters.length() == width)
-                & (t.counters.filter(lambda x: x.isnan() | x.isinf() | (x < 0)).length() == 0)
+                & (t.counters.filter(lambda x: x.isnull() | x.isnan() | x.isinf() | (x < 0)).length() == 0)
             ),
             "a row is known from its event's time on": lambda t: t.created_timestamp == t.event_timestamp,
         }

@@ -131,15 +131,18 @@ def test_the_examples_are_three_however_many_rows_break_a_rule(tmp_path):
     assert "150 rows break it" in str(refused.value) and str(refused.value).count("'event_time'") == 3
 
 
-def test_counters_that_are_not_finite_are_refused(finished_night, tmp_path):
+@pytest.mark.parametrize("counter", [np.nan, np.inf, -1.0])
+def test_counters_that_are_not_finite_are_refused(finished_night, tmp_path, counter):
     offline = finished_night.settings.home / "offline"
     shares = CategoryShares(**data_card(finished_night.folder)["shares"])
     validate.check_features(offline, finished_night.card, shares)
     shutil.copytree(offline, tmp_path / "offline")
     file = next((tmp_path / "offline" / "item_activity" / "part=all").glob("*.parquet"))
-    rows = pq.read_table(file).to_pandas()
-    rows.at[0, "counters"] = np.array([1, np.nan, 1], np.float32)
-    pq.write_table(pa.Table.from_pandas(rows, schema=pq.read_schema(file), preserve_index=False), file)
+    rows = pq.read_table(file)
+    counters = rows["counters"].to_pylist()
+    counters[0][1] = counter
+    changed = pa.array(counters, rows.schema.field("counters").type)
+    pq.write_table(rows.set_column(rows.schema.get_field_index("counters"), "counters", changed), file)
     with pytest.raises(BadNight, match="item activity features .* 3 counters, finite and not negative. 1 rows"):
         validate.check_features(tmp_path / "offline", finished_night.card, shares)
 
