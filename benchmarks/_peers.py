@@ -40,5 +40,5 @@ def quixstreams_per_s(bootstrap: str, clicks: int, bundle: Bundle) -> int:
         memories = np.array(bundle.manifest.config.memories)
         np.savez(vectors, ids=np.array(bundle.items.ids), vectors=bundle.items.vectors, memories=memories)
         command = [environment("quixstreams"), _HERE / "_quixstreams_ema.py", bootstrap, str(clicks), vectors]
-        done = subprocess.run([*command, Path(scratch) / "state"], check=True, capture_output=True, text=True)
+        done = subprocess.run([*command, Path(scratch) / "state"], check=True, stdout=subprocess.PIPE, text=True)
     return round(clicks / float(done.stdout.split()[-1]))

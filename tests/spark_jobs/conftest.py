@@ -1,12 +1,13 @@
 """One real night on a made-up market, shared by the tests that look at its output."""
 
 import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
-from cli.nightly import run_night
+from cli.nightly import run_night, spark_kafka_jars
 from cli.settings import Settings
 from feature_repo.card import DatasetCard
 from spark_jobs.config import NightConfig
@@ -14,6 +15,14 @@ from spark_jobs.nightly import NightSummary
 from spark_jobs.training_set import folder_of
 from tests.market import write_market
 from training.config import DATConfig
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kafka_connector() -> Iterator[None]:
+    """Spark takes its jars when its JVM starts, and all tests of a run share one JVM, whichever starts it."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYSPARK_SUBMIT_ARGS", f"--jars {','.join(map(str, spark_kafka_jars()))} pyspark-shell")
+        yield
 
 
 class Silent:
