@@ -21,6 +21,7 @@ class ArrayTower:
         layers = list(tower.layers)
         self._linear = [(of(layer.weight).T, of(layer.bias)) for layer in layers[::2]]
         self._relu_last = len(layers) % 2 == 0  # head = "relu"
+        self._shortcut = None if tower.shortcut is None else of(tower.shortcut.weight).T
 
     def represent(self, inputs: Inputs, augmented: Array) -> Array:
         """N inputs and their augmented vectors [N, M, d] → p [N, d] float32, unit length."""
@@ -31,9 +32,11 @@ class ArrayTower:
             parts.append(self._features[codes].sum(1) / filled)  # the padding's row is zero
             at += slots
         parts += [(inputs.dense - self._mean) / self._std, augmented.reshape(len(inputs), -1)]
-        z = np.concatenate(parts, axis=1).astype(np.float32, copy=False)
+        z = straight = np.concatenate(parts, axis=1).astype(np.float32, copy=False)
         for number, (weight, bias) in enumerate(self._linear, 1):
             z = z @ weight + bias
             if number < len(self._linear) or self._relu_last:
                 z = np.maximum(z, 0)
+        if self._shortcut is not None:
+            z = z + straight @ self._shortcut
         return z / np.maximum(np.linalg.norm(z, axis=1, keepdims=True), 1e-12)

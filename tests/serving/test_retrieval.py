@@ -6,6 +6,7 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
 from serving.clock import Clock, wall_ms
 from serving.config import IndexConfig, ServingConfig
@@ -193,9 +194,11 @@ def test_a_full_desk_refuses_and_recovers(retriever):
     desk.close()
 
 
+@pytest.mark.parametrize("shortcut", [True, False])
 @pytest.mark.parametrize("head", ["linear", "relu"])
-def test_the_tower_on_arrays_is_the_tower(head):
-    config = DATConfig(tower=TowerConfig(embedding_dim=4, hidden=(16, 12), output_dim=8, head=head))
+def test_the_tower_on_arrays_is_the_tower(head, shortcut):
+    shape = TowerConfig(embedding_dim=4, hidden=(16, 12), output_dim=8, head=head, shortcut=shortcut)
+    config = DATConfig(tower=shape)
     bundle = tiny_bundle(queries=40, items=ITEMS, config=config)
     for tower, table, spec in (
         (bundle.model.query_tower, bundle.queries, bundle.manifest.query),
@@ -203,6 +206,9 @@ def test_the_tower_on_arrays_is_the_tower(head):
     ):
         fast = dense(spec, table.profile, table.counters, table.clicks, table.last_click, np.full(len(table.a), CUT_MS))
         inputs = Inputs(np.arange(len(table.a)), table.codes.astype(np.int64), fast)
+        for name, weights in tower.named_parameters():
+            if not name.startswith(("ids", "features")):  # some begin as zeros, and would not be missed
+                torch.nn.init.normal_(weights, std=0.5)
         right = represent(tower, inputs, table.a)
         np.testing.assert_allclose(ArrayTower(tower).represent(inputs, table.a), right, atol=2e-6)
 
