@@ -127,12 +127,12 @@ class Flow:
         self.steady_per_s = len(clicks) / (time.perf_counter() - started)
 
     def _burst(self, burst: int) -> dict:
-        clicks, most = self._clicks(burst, seed=2), 0
-        sent_before, started = self.sent, time.perf_counter()
+        clicks, most, started = self._clicks(burst, seed=2), 0, time.perf_counter()
         for start in range(0, burst, 20_000):
-            for future in [self.writer.send(click) for click in clicks[start : start + 20_000]]:
+            part = clicks[start : start + 20_000]
+            for future in [self.writer.send(click) for click in part]:
                 future.get(60)
-            self.sent = sent_before + min(burst, start + 20_000)
+            self.sent += len(part)
             most = max(most, self._missing())
             self._probe("probe-burst", timeout_ms=1)  # an answer, however old
         ended = time.perf_counter()

@@ -4,8 +4,6 @@ with LocalBroker(home / "kafka") as broker:
     KafkaProducer(bootstrap_servers=broker.bootstrap)
 """
 
-import contextlib
-import ctypes
 import json
 import os
 import shutil
@@ -17,6 +15,8 @@ import uuid
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
+
+from cli.processes import die_with_parent
 
 KAFKA_VERSION = "4.3.1"
 # The clients are named apart, or jgo takes an older version of them that a dependency of a dependency asks for.
@@ -113,12 +113,6 @@ def _in_use(port: int) -> bool:
         except OSError:
             return True
     return False
-
-
-def die_with_parent() -> None:
-    """In the child, before Java starts: take SIGTERM when the parent is gone, however it went (Linux only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
 
 
 class LocalBroker:

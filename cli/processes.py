@@ -14,6 +14,12 @@ class ProcessError(RuntimeError):
     """A process of the local stack ended or did not start. The message has its last words."""
 
 
+def die_with_parent() -> None:
+    """In the child, before its program starts: take SIGTERM when the parent is gone, however it went (Linux only)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL(None).prctl(1, signal.SIGTERM)
+
+
 class Verb:
     """``dat <verb> …`` as a child process, its output in a log file.
 
@@ -31,7 +37,7 @@ class Verb:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "cli", *arguments],
                 stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT,
-                start_new_session=True, preexec_fn=_die_with_parent, env=os.environ | {"PYTHONUNBUFFERED": "1"},
+                start_new_session=True, preexec_fn=die_with_parent, env=os.environ | {"PYTHONUNBUFFERED": "1"},
             )  # fmt: skip
 
     def __enter__(self) -> "Verb":
@@ -76,9 +82,3 @@ class Verb:
             except subprocess.TimeoutExpired:
                 self.process.kill()
         self.process.wait()
-
-
-def _die_with_parent() -> None:
-    """In the child: take SIGTERM when the parent is gone, however it went (Linux only)."""
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).prctl(1, signal.SIGTERM)

@@ -6,6 +6,8 @@ import subprocess
 import time
 from pathlib import Path
 
+from cli.processes import die_with_parent
+
 
 class RedisError(RuntimeError):
     """Redis cannot be started. The message says what to do."""
@@ -53,7 +55,8 @@ class LocalRedis:
         with (self.folder / "redis.log").open("wb") as log:
             self.process = subprocess.Popen(
                 [server, *options],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder, start_new_session=True,
+                stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=self.folder,
+                start_new_session=True, preexec_fn=die_with_parent,
             )  # fmt: skip
         if not self._answers():
             self.stop()

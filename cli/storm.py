@@ -11,7 +11,8 @@ from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
-from cli.broker import LocalBroker, die_with_parent
+from cli.broker import LocalBroker
+from cli.processes import die_with_parent
 from cli.redis import LocalRedis
 
 PARTITIONS = 4

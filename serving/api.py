@@ -1,6 +1,7 @@
 """The HTTP API: questions, clicks, and what the page and an operator want to know."""
 
 import asyncio
+import time
 import uuid
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -12,11 +13,12 @@ from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import TypeAdapter
 from starlette.exceptions import HTTPException
 
 from feature_repo.click_event import Click
-from serving import schemas
+from serving import metrics, schemas
 from serving.clicks import NotWritten
 from serving.clock import wall_ms
 from serving.desk import Busy, Closed
@@ -66,14 +68,17 @@ def create_app(service: Service) -> FastAPI:
     _handle_errors(app)
 
     async def ask(asks: list[Ask]) -> list[Answer]:
-        futures = []
+        futures, began = [], time.perf_counter()
         try:
             futures += [asyncio.wrap_future(service.desk.submit(one)) for one in asks]
-            return list(await asyncio.gather(*futures))
+            answers = list(await asyncio.gather(*futures))
         except BaseException:  # the client went away, or the desk is full: nobody waits for the rest
             for future in futures:
                 future.cancel()
             raise
+        for answer in answers:
+            metrics.ANSWER.labels(answer.source).observe(time.perf_counter() - began)
+        return answers
 
     def to_ask(query_id: str, options: schemas.RetrieveOptions, **more) -> Ask:
         return Ask(
@@ -180,6 +185,11 @@ def create_app(service: Service) -> FastAPI:
         """The bundle, the index, the stream and the load."""
         return service.status()
 
+    @app.get("/metrics", tags=["operation"])
+    def prometheus() -> Response:
+        """Figures for Prometheus."""
+        return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)
+
     @app.get("/healthz", response_model=schemas.Health, tags=["operation"])
     async def health() -> schemas.Health:
         """The process lives."""
@@ -215,6 +225,7 @@ def _handle_errors(app: FastAPI) -> None:
 
     @app.exception_handler(Busy)
     async def busy(_: Request, problem: Busy) -> JSONResponse:
+        metrics.REFUSED.inc()
         return error(503, "busy", f"The service is busy: {problem}.", 1)
 
     @app.exception_handler(Closed)

@@ -10,10 +10,10 @@ from kafka import KafkaConsumer, TopicPartition
 from kafka.errors import KafkaError
 
 from serving.corpus import Corpus
+from serving.metrics import INDEX_LAG, SEARCHABLE
 from streaming.changelog import ARRIVED
 from streaming.clients import close_quietly, free_consumer
 from streaming.config import KafkaConnection
-from streaming.metrics import SEARCHABLE
 from streaming.topics import ITEM_VECTORS, unpack
 
 log = logging.getLogger(__name__)
@@ -91,6 +91,7 @@ class Follower:
                 goal = goal or ends
                 at = {partition: consumer.position(partition) for partition in partitions}
                 self.lag = sum(max(0, ends[p] - at[p]) for p in partitions)
+                INDEX_LAG.set(self.lag)
                 self.error = None
                 if all(at.get(p, 0) >= end for p, end in goal.items()):
                     self._caught_up.set()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from feast import FeatureStore
 
-from serving import schemas
+from serving import metrics, schemas
 from serving.clicks import ClickDesk
 from serving.clock import Clock
 from serving.config import ServingConfig
@@ -86,6 +86,7 @@ class Service:
             self.config.replay_after_days,
         )
         self.retriever = Retriever(Served.of(bundle, self.config), self.features, self.clock)
+        metrics.SERVED.labels(bundle.version).set(1)
         self.impressions = ImpressionLog(kafka, self.config.impressions)
         self._treatment = self._treat()
         self.experiment = Experiment(
@@ -130,7 +131,9 @@ class Service:
         return Running(served, Follower(served.corpus, self._kafka))
 
     def _swap(self, running: Running) -> None:
+        metrics.SERVED.labels(self.retriever.served.version).set(0)
         self.retriever.served = running.served  # from here on requests are answered by it
+        metrics.SERVED.labels(running.served.version).set(1)
         self.follower = running.follower
 
     def close(self) -> None:

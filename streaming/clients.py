@@ -9,7 +9,7 @@ from typing import Any
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient, NewTopic
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
-from kafka.errors import KafkaError, TopicAlreadyExistsError
+from kafka.errors import KafkaError, KafkaTimeoutError, TopicAlreadyExistsError
 
 from streaming.config import KafkaConnection, UpdaterConfig
 from streaming.topics import CLICKS, DEAD, IMPRESSIONS, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
@@ -34,6 +34,26 @@ class GroupConsumer(KafkaConsumer):
             self._coordinator.request_rejoin()
             self._coordinator.poll(timeout_ms=_JOIN_MS)
         return super().poll(timeout_ms=timeout_ms, **options)
+
+
+class TransactionalProducer(KafkaProducer):
+    """A producer whose transactions end in time, one way or the other.
+
+    kafka-python 3.0.12 waits for them without a limit, and after a record that expired (a broker that was away for
+    long) it waits for ever.
+    """
+
+    def send_offsets_to_transaction(self, offsets: dict, group_metadata: Any) -> None:
+        self._wait(self._transaction_manager.send_offsets_to_transaction(offsets, group_metadata))
+
+    def commit_transaction(self) -> None:
+        self._wait(self._transaction_manager.begin_commit())
+
+    def _wait(self, result: Any) -> None:
+        self._sender.wakeup()
+        limit = self.config["transaction_timeout_ms"]
+        if not result.wait(timeout_ms=limit):
+            raise KafkaTimeoutError(f"the transaction did not end within {limit} ms")
 
 
 def quiet_kafka() -> None:
@@ -122,8 +142,8 @@ def free_consumer(connection: KafkaConnection, *, committed: bool = True, **extr
     )
 
 
-def transactional_producer(config: UpdaterConfig, transactional_id: str) -> KafkaProducer:
-    return KafkaProducer(
+def transactional_producer(config: UpdaterConfig, transactional_id: str) -> TransactionalProducer:
+    return TransactionalProducer(
         **config.client,
         **RETRY,
         transactional_id=transactional_id,
@@ -152,8 +172,15 @@ def partitions_of(consumer: KafkaConsumer, topic: str, timeout_s: float = 30) ->
 
 def close_quietly(client: Any, timeout: float = 0) -> None:
     """Close a client of a broker that may be gone: what it still wanted to say no longer matters."""
-    with contextlib.suppress(KafkaError, OSError):
-        if isinstance(client, KafkaProducer):
-            client.close(timeout=timeout)
-        else:
+    if not isinstance(client, KafkaProducer):
+        with contextlib.suppress(KafkaError, OSError):
             client.close(timeout_ms=int(timeout * 1000))
+        return
+    try:
+        client.close(timeout=timeout)
+    except KafkaTimeoutError:
+        # kafka-python 3.0.12 gives up closing if not all can be sent; its thread would go on for ever.
+        client._sender.force_close()
+        client._closed = True
+    except (KafkaError, OSError):
+        pass

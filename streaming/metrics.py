@@ -17,9 +17,6 @@ COMMIT = Histogram("dat_commit_seconds", "Committing a batch's transaction", ["s
 FRESHNESS = Histogram(
     "dat_freshness_seconds", "From the arrival of a batch's oldest click to its commit", ["stage"], buckets=_SECONDS
 )
-SEARCHABLE = Histogram(
-    "dat_searchable_seconds", "From a click's arrival to its item's vector in the index", buckets=_SECONDS
-)
 LAG = Gauge("dat_lag_records", "Records of its topic that a stage has yet to read", ["stage"])
 ONLINE_ROWS = Counter("dat_online_rows", "Rows written to the online store")
 ONLINE_FAILED = Counter("dat_online_writes_failed", "Writes that the online store refused, and that were tried again")

@@ -1,6 +1,5 @@
 """Exactly once: a batch's outputs and its input offsets become visible together, or not at all."""
 
-import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
@@ -9,8 +8,6 @@ from kafka.structs import OffsetAndMetadata
 
 from streaming.clients import close_quietly, transactional_producer
 from streaming.config import UpdaterConfig
-
-log = logging.getLogger(__name__)
 
 
 class Message(NamedTuple):
@@ -82,15 +79,12 @@ class Transactions:
             raise TransactionError(f"{type(error).__name__}: {error}") from error
 
     def _discard(self) -> None:
-        """Abort if that can be done, and close: a producer that has failed once is not to be trusted again."""
+        """Close: a producer that has failed once is not to be trusted again, not even to abort.
+
+        Its transaction ends when the id is taken again.
+        """
         producer, self._producer = self._producer, None
-        if producer is None:
-            return
-        try:
-            producer.abort_transaction()
-        except Exception as error:
-            log.debug("abort failed, which taking the id again makes good: %s", error)
-        finally:
+        if producer is not None:
             close_quietly(producer)
 
     def close(self) -> None:

@@ -2,6 +2,7 @@
 
 import socket
 
+import httpx
 from rich.console import Console
 
 from cli.settings import Settings
@@ -40,6 +41,11 @@ def test_a_frame_of_the_whole_loop(bootstrap, tmp_path):
         eventually(lambda: folded(bootstrap, QUERY_VECTORS, bundle) == truth(clicks)[0], "folded")
         eventually(lambda: not any(look(*where).lag.values()), "nobody is behind")
         now = look(*where)
+        httpx.get(f"{serving.url}/v1/retrieve", params={"query_id": "q1"})
+        told = httpx.get(f"{serving.url}/metrics").text
+    assert 'dat_bundle_served{version="status-1"} 1.0' in told
+    assert 'dat_answer_seconds_count{source="stream"} ' in told
+    assert "dat_searchable_seconds_count" in told
     assert not now.away
     assert now.written["clicks"] - before.written["clicks"] == 50
     assert now.done["query stage"] == now.written["clicks"]
