@@ -14,7 +14,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.responses import FileResponse, JSONResponse
 from fastapi.staticfiles import StaticFiles
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
-from pydantic import TypeAdapter
+from pydantic import Field, TypeAdapter
 from starlette.exceptions import HTTPException
 
 from feature_repo.click_event import Click
@@ -22,6 +22,7 @@ from serving import metrics, schemas
 from serving.clicks import NotWritten
 from serving.clock import wall_ms
 from serving.desk import Busy, Closed
+from serving.fast_path import FastPath
 from serving.limits import Limits
 from serving.retrieval import Answer, Ask
 from serving.service import Service
@@ -64,7 +65,6 @@ def create_app(service: Service) -> FastAPI:
         lifespan=lifespan,
         responses=_ERRORS,
     )
-    app.add_middleware(Limits, max_body_bytes=config.max_body_bytes, api_key=config.api_key)
     _handle_errors(app)
 
     async def ask(asks: list[Ask]) -> list[Answer]:
@@ -86,31 +86,23 @@ def create_app(service: Service) -> FastAPI:
             category=options.category, details=options.details, shown=options.shown, **more,
         )  # fmt: skip
 
-    @app.get("/v1/retrieve", response_model=schemas.RetrieveOut, tags=["retrieval"])
-    async def retrieve(
-        query_id: QueryId,
-        n: Annotated[int, Query(ge=1, le=1000, description="How many items.")] = 100,
-        at: Annotated[
-            schemas.Time | None, Query(description="The moment of the answer (ms, UTC). Default: now.")
-        ] = None,
-        exclude_seen: Annotated[bool, Query(description="Leave out what the query clicked lately.")] = True,
-        category: Annotated[str | None, Query(min_length=1, max_length=256, description="Only this category.")] = None,
-        details: Annotated[bool, Query(description="Add titles, categories and reasons.")] = False,
-        shown: Annotated[bool, Query(description="Somebody will see it: it belongs in the log of impressions.")] = True,
-        wait_for_clicks: Annotated[
-            int | None, Query(ge=0, le=2**53, description="Hold the answer until the query counts this many clicks.")
-        ] = None,
-        timeout_ms: Annotated[
-            int, Query(ge=0, le=config.max_timeout_ms, description="How long to hold it at most.")
-        ] = config.default_timeout_ms,
-    ) -> Response:
-        """One query's top N. With `wait_for_clicks` it is held until that many clicks count (read your writes)."""
-        options = schemas.RetrieveOptions(
-            n=n, at=at, exclude_seen=exclude_seen, category=category, details=details, shown=shown
+    class RetrieveIn(schemas.RetrieveIn):
+        timeout_ms: int = Field(
+            config.default_timeout_ms, ge=0, le=config.max_timeout_ms, description="How long to hold it at most."
         )
-        waits = {"wait_for_clicks": wait_for_clicks, "timeout_s": timeout_ms / 1000}
-        (answer,) = await ask([to_ask(query_id, options, **waits)])
-        return Response(_ANSWER.dump_json(answer), media_type="application/json")
+
+    async def retrieve_json(asked: RetrieveIn) -> bytes:
+        waits = {"wait_for_clicks": asked.wait_for_clicks, "timeout_s": asked.timeout_ms / 1000}
+        (answer,) = await ask([to_ask(asked.query_id, asked, **waits)])
+        return _ANSWER.dump_json(answer)
+
+    @app.get("/v1/retrieve", response_model=schemas.RetrieveOut, tags=["retrieval"])
+    async def retrieve(asked: Annotated[RetrieveIn, Query()]) -> Response:
+        """One query's top N. With `wait_for_clicks` it is held until that many clicks count (read your writes)."""
+        return Response(await retrieve_json(asked), media_type="application/json")
+
+    app.add_middleware(FastPath, path="/v1/retrieve", asked=RetrieveIn, answer=retrieve_json, fails=(Busy, Closed))
+    app.add_middleware(Limits, max_body_bytes=config.max_body_bytes, api_key=config.api_key)  # the outermost
 
     @app.post("/v1/retrieve", response_model=schemas.BatchOut, tags=["retrieval"])
     async def retrieve_batch(body: schemas.BatchIn) -> Response:
@@ -185,7 +177,7 @@ def create_app(service: Service) -> FastAPI:
         """The bundle, the index, the stream and the load."""
         return service.status()
 
-    @app.get("/metrics", tags=["operation"])
+    @app.get("/metrics", include_in_schema=False)
     def prometheus() -> Response:
         """Figures for Prometheus."""
         return Response(generate_latest(), media_type=CONTENT_TYPE_LATEST)

@@ -25,6 +25,13 @@ class RetrieveOptions(_Strict):
     shown: bool = Field(True, description="Somebody will see it; false keeps the answer out of the log of impressions.")
 
 
+class RetrieveIn(RetrieveOptions):
+    query_id: Id = Field(description="Whose top N. A new id is welcome.")
+    wait_for_clicks: int | None = Field(
+        None, ge=0, le=2**53, description="Hold the answer until the query counts this many clicks."
+    )
+
+
 class BatchIn(RetrieveOptions):
     query_ids: list[Id] = Field(min_length=1, max_length=100, description="The queries, at most 100.")
     allow: list[Id] | None = Field(None, max_length=10_000, description="Only these items, such as what is in stock.")

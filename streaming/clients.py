@@ -110,10 +110,9 @@ def group_consumer(config: UpdaterConfig, group: str, topics: Iterable[str], nam
         partition_assignment_strategy=(CooperativeStickyAssignor,),
         session_timeout_ms=config.session_timeout_ms,
         heartbeat_interval_ms=config.session_timeout_ms // 5,
-        fetch_max_wait_ms=config.fetch_max_wait_ms,
         metrics_enabled=False,
         allow_auto_create_topics=False,
-        **extra,
+        **{"fetch_max_wait_ms": config.fetch_max_wait_ms, **extra},
     )
     topics = list(topics)
     try:

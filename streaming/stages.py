@@ -49,6 +49,7 @@ class Stage(Protocol):
     source: str
     changelog: str
     batch_records: int
+    linger_ms: int
     state: SideState
 
     def open(self) -> None:
@@ -85,7 +86,7 @@ class QueryStage:
 
     def __init__(self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, signal_partitions: int):
         self.bundle, self.config = bundle, config
-        self.batch_records = config.batch_clicks
+        self.batch_records, self.linger_ms = config.batch_clicks, config.linger_ms
         query, item = bundle.manifest.query, bundle.manifest.item
         self.state = SideState(bundle.queries, query, Profiles(store, "query", query), "history")
         self.items = ItemVectors(bundle, Profiles(store, "item", item))
@@ -163,7 +164,7 @@ class ItemStage:
 
     def __init__(self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, partitions: int):
         self.bundle, self.config = bundle, config
-        self.batch_records = config.batch_records
+        self.batch_records, self.linger_ms = config.batch_records, 0  # the query stage has lingered already
         spec = bundle.manifest.item
         self.state = SideState(bundle.items, spec, Profiles(store, "item", spec), "vectors")
         self.state["as_of"][:] = bundle.manifest.cut_ms

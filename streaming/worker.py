@@ -86,6 +86,7 @@ class Worker:
         try:
             self._transactions.open()
             self.stage.open()
+            linger = {"fetch_min_bytes": 1 << 16, "fetch_max_wait_ms": self.stage.linger_ms}
             self._consumer = self._partitions.consumer = group_consumer(
                 self.config,
                 self.group,
@@ -94,6 +95,7 @@ class Worker:
                 listener=self._partitions,
                 max_poll_records=self.stage.batch_records,
                 max_partition_fetch_bytes=4 << 20,
+                **(linger if self.stage.linger_ms else {}),
             )
             while not self.stop.is_set():
                 self._turn()
