@@ -28,7 +28,9 @@ def evaluate(
     ] = "dat,two-tower,item-cf,popularity",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each model that learns at random.")] = 1,
     limit: Annotated[int | None, typer.Option(help="Only the first so many test clicks.")] = None,
-    negatives: Annotated[int, typer.Option(min=1, help="Random negatives for each positive (S in the paper).")] = 4,
+    negatives: Annotated[
+        int | None, typer.Option(min=1, help="Random negatives for each positive (S in the paper) [the card's, or 4].")
+    ] = None,
     tuning: Annotated[
         bool, typer.Option("--tuning", help="Ask the day (or click) before the test's instead: to choose settings by.")
     ] = False,
@@ -45,8 +47,9 @@ def evaluate(
     the service's, kept up to date as there; its answers are 100 items long, so its MRR×10 is compared with the exact
     one cut off at 100.
 
-    What the settings say of the night's model holds here too, for dat, dat-no-cal and two-tower, such as
-    DAT_NIGHT__MODEL__EPOCHS=10; the published variants stay as published.
+    The models dat, dat-no-cal and two-tower are trained with what the card's [evaluate] found best on its tuning cut;
+    what the settings say of the night's model goes before it, such as DAT_NIGHT__MODEL__EPOCHS=10. The published
+    variants stay as published.
     """
     settings = load_settings(home=home, dataset=data)
     from training.protocols import protocol_of
@@ -57,13 +60,13 @@ def evaluate(
 
 
 def compare(
-    settings, protocol: str, models: str, seeds: int, limit: int | None, negatives: int, tuning: bool = False
+    settings, protocol: str, models: str, seeds: int, limit: int | None, negatives: int | None, tuning: bool = False
 ) -> dict:
     """Run the comparison, show its table, and return what ``--json`` writes."""
     from cli.progress import console
     from feature_repo.card import CardError
     from feature_repo.source import dataset_folder, read_clicks, read_profiles
-    from training.models import AS_PUBLISHED, DATS, DETERMINISTIC, MODELS
+    from training.models import DETERMINISTIC, MODELS, applicable
     from training.protocols import make_trial
 
     names = list(MODELS) if models == "all" else [name.strip() for name in models.split(",")]
@@ -76,7 +79,8 @@ def compare(
     folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
     clicks = read_clicks(card, folder)
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
-    given = {field: getattr(settings.night.model, field) for field in settings.night.model.model_fields_set - {"seed"}}
+    given = _settings(card, settings.night.model)
+    negatives = negatives or card.evaluate.negatives
     results: dict[str, dict] = {}
     with _progress(console) as progress:
         for seed in range(seeds):
@@ -84,8 +88,7 @@ def compare(
             for name in names:
                 if seed and name in DETERMINISTIC:
                     continue
-                chosen = given if name in DATS and name not in AS_PUBLISHED else {}
-                run = _run(name, seed, chosen, trial, progress)
+                run = _run(name, seed, applicable(name, given), trial, progress)
                 results.setdefault(name, {"runs": []})["runs"].append(run)
     summary = {
         "dataset": card.name,
@@ -93,7 +96,8 @@ def compare(
         "tuning": tuning,
         "train_clicks": len(trial.window.examples),
         "test_clicks": len(trial.replay),
-        "settings": settings.night.model.model_dump(include=set(given)),
+        "negatives": negatives,
+        "settings": given,
         "filter_seen": trial.filter_seen,
         "results": {name: _mean(result["runs"]) for name, result in results.items()},
     }
@@ -106,6 +110,30 @@ def compare(
                 f"have an effective rank of {rank:.1f}, {dead:.0%} of their units are dead."
             )
     return summary
+
+
+def _settings(card, model) -> dict:
+    """The card's settings of the model, and over them those that the night's model was given; as far as either goes.
+
+    Raises:
+        CardError: the card names a setting that does not exist, or a value that it cannot have.
+    """
+    from pydantic import ValidationError
+
+    from feature_repo.card import CardError
+    from training.config import DATConfig
+
+    ours, given = card.evaluate.model, model.model_dump(exclude_unset=True, exclude={"seed"})
+    try:
+        DATConfig.model_validate(ours)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("evaluate", "model", *first["loc"]))
+        raise CardError(f"the card of '{card.name}': {where}: {first['msg']}") from None
+    merged = ours | given
+    if "tower" in ours and "tower" in given:
+        merged["tower"] = ours["tower"] | given["tower"]
+    return merged
 
 
 def _run(name: str, seed: int, chosen: dict, trial, progress) -> dict:

@@ -7,7 +7,7 @@ reports on; a path to any other TOML file works in the same places.
 import re
 import tomllib
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
 
@@ -102,6 +102,15 @@ class Side(_Strict):
         return {name: field for name, field in self.features.items() if field.kind != "text"}
 
 
+class Evaluation(_Strict):
+    """What `dat evaluate` trains DAT with where no setting says otherwise: the best found on the tuning cut."""
+
+    negatives: int = Field(default=4, ge=1)
+    """S, the negatives for each positive."""
+    model: dict[str, Any] = Field(default_factory=dict)
+    """Settings of the model: those of ``training/config.py`` that differ from its defaults."""
+
+
 class DatasetCard(_Strict):
     name: str
     title: str
@@ -117,6 +126,7 @@ class DatasetCard(_Strict):
     clicks: Clicks
     query: Side = Field(default_factory=Side)
     item: Side = Field(default_factory=Side)
+    evaluate: Evaluation = Field(default_factory=Evaluation)
 
     @model_validator(mode="after")
     def _shares_need_a_category(self) -> "DatasetCard":

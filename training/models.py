@@ -45,6 +45,14 @@ def dat_config(name: str, seed: int = 0, **training: Any) -> DATConfig:
     return DATConfig.model_validate({**DATS[name].model_dump(), **training, "seed": seed})
 
 
+def applicable(name: str, training: dict[str, Any]) -> dict[str, Any]:
+    """Those of some settings of DAT that a model takes over: what it changes of DAT's defaults stays its own."""
+    if name not in DATS or name in AS_PUBLISHED:
+        return {}
+    own, default = DATS[name].model_dump(), DATS["dat"].model_dump()
+    return {key: value for key, value in training.items() if own.get(key) == default.get(key)}
+
+
 def build(name: str, seed: int = 0, **training: Any) -> Retriever:
     """A fresh model.
 

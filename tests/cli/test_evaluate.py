@@ -8,6 +8,7 @@ from typer.testing import CliRunner
 
 from cli.main import build
 from cli.through_index import DEPTH, ThroughIndex
+from feature_repo.card import CardError
 from serving.config import IndexConfig
 from tests.market import write_market
 from training.evaluation import MISS, Vectors, ranks
@@ -32,12 +33,18 @@ def test_an_index_that_visits_every_list_finds_the_exact_ranks(interests):
 
 def test_the_report_has_exact_figures_those_through_faiss_and_the_health_of_the_model(tmp_path, monkeypatch):
     card = write_market(tmp_path, clicks=1_200)
+    with card.open("a") as text:
+        text.write("\n[evaluate]\nnegatives = 2\n[evaluate.model]\nepochs = 9\ntower = { output_dim = 16 }\n")
     monkeypatch.setenv("DAT_DATA", str(tmp_path))
+    monkeypatch.setenv("DAT_NIGHT__MODEL__EPOCHS", "5")
     file = tmp_path / "out.json"
     command = f"evaluate --data {card} --home {tmp_path / 'home'} --models dat,popularity --seeds 2 --json {file}"
     done = CliRunner().invoke(build(), command.split(), catch_exceptions=False)
     assert done.exit_code == 0
-    results = json.loads(file.read_text())["results"]
+    summary = json.loads(file.read_text())
+    assert summary["settings"] == {"epochs": 5, "tower": {"output_dim": 16}}, "the card's, and over them the settings"
+    assert summary["negatives"] == 2
+    results = summary["results"]
     assert len(results["dat"]["runs"]) == 2 and len(results["popularity"]["runs"]) == 1
     for run in results["dat"]["runs"]:
         assert not run["health"]["collapsed"] and run["health"]["item_rank"] > 2
@@ -46,3 +53,12 @@ def test_the_report_has_exact_figures_those_through_faiss_and_the_health_of_the_
     assert "faiss" not in results["popularity"]
     clicks = sum(part["clicks"] for name, part in results["dat"]["parts"].items() if name.startswith("seen"))
     assert clicks == results["dat"]["runs"][0]["clicks"]
+
+
+def test_a_card_that_names_a_setting_which_is_none_is_refused_by_name(tmp_path, monkeypatch):
+    card = write_market(tmp_path, clicks=1_200)
+    with card.open("a") as text:
+        text.write("\n[evaluate.model]\ncolour = 3\n")
+    monkeypatch.setenv("DAT_DATA", str(tmp_path))
+    with pytest.raises(CardError, match=r"evaluate\.model\.colour"):
+        CliRunner().invoke(build(), f"evaluate --data {card} --home {tmp_path}".split(), catch_exceptions=False)

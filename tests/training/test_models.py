@@ -6,7 +6,7 @@ import pytest
 
 from tests.training.data import CARD, clicks, profiles
 from training.evaluation import MISS, measure
-from training.models import MODELS, build
+from training.models import MODELS, applicable, build
 from training.replay import make_replay
 from training.window import make_examples
 
@@ -91,3 +91,11 @@ def test_live_history_helps_queries_that_training_never_saw(name, window, fitted
     replay = replay_of(window, log)
     found = measure(fitted(name).scorer(replay, live=True), replay, filter_seen=False)
     assert np.median(found[24:]) < 26
+
+
+def test_what_makes_a_variant_stays_its_own():
+    given = {"epochs": 3, "lambda_ca": 0.5, "query_id_dropout": 0.8}
+    assert applicable("dat", given) == given
+    assert applicable("dat-no-cal", given) == {"epochs": 3, "query_id_dropout": 0.8}
+    assert applicable("two-tower", given) == {"epochs": 3}
+    assert applicable("dat-paper", given) == applicable("wals", given) == {}
