@@ -83,8 +83,8 @@ def binary_cross_entropy(queries: Tensor, items: Tensor, exists: Tensor, tempera
 def sampled_softmax(
     queries: Tensor,
     items: Tensor,
-    query_rows: Tensor,
     item_rows: Tensor,
+    seen: Tensor,
     log_expected: Tensor,
     temperature: float,
 ) -> Tensor:
@@ -92,11 +92,11 @@ def sampled_softmax(
 
     Args:
         queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first.
-        query_rows: [B] whose clicks they are. item_rows: [B, 1+S] which items (−1: no candidate).
+        item_rows: [B, 1+S] which items (−1: no candidate).
+        seen: [B, B, 1+S] the candidates of the whole batch that are no negatives of a query, since it has seen them.
         log_expected: [B, 1+S] log of how often each item is expected among a batch's candidates: the logQ correction.
 
-    Left out for a positive: the same item wherever else it stands (an accidental hit), and what its own query clicks in
-    the same batch.
+    Left out for a positive: the same item wherever else it stands (an accidental hit), and what its query has seen.
     """
     size, width, dim = items.shape
     # Positives first, then the negatives of the whole batch.
@@ -104,8 +104,8 @@ def sampled_softmax(
     rows = torch.cat([item_rows[:, 0], item_rows[:, 1:].reshape(-1)])
     shift = torch.cat([log_expected[:, 0], log_expected[:, 1:].reshape(-1)])
     logits = temperature * queries @ columns.T - shift
-    hidden = (rows[None, :] == item_rows[:, :1]) | (rows < 0)[None, :]
-    hidden[:, :size] |= query_rows[None, :] == query_rows[:, None]
+    hidden = torch.cat([seen[:, :, 0], seen[:, :, 1:].reshape(size, -1)], dim=1)
+    hidden = hidden | (rows[None, :] == item_rows[:, :1]) | (rows < 0)[None, :]
     own = torch.arange(size)
     hidden[own, own] = False
     return F.cross_entropy(logits.masked_fill(hidden, MASKED), own)

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
 from training import losses
+from training.clicked import Clicked
 from training.evaluation import Vectors, VectorScorer
 from training.examples import TrainingSet
 from training.features import Inputs
@@ -71,6 +72,7 @@ class NeuralRival:
         self.encoder = self.build(window, self.config)
         examples, config = window.examples, self.config
         optimiser = Optimiser(self.encoder, config.learning_rate)
+        self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
         history = before_each(examples.query_rows, examples.item_rows[:, 0], config.history) + 1
         frequency = np.bincount(examples.item_rows[:, 0], minlength=len(window.item)) / len(examples)
         expected = np.log(frequency + (examples.candidates - 1) / len(window.item)).astype(np.float32)
@@ -89,11 +91,12 @@ class NeuralRival:
         query = examples.query.take(chosen)
         query.rows[torch.rand(len(chosen)).numpy() < self.config.query_id_dropout] = 0
         interests = self._scaled(self.encoder.queries(query, torch.from_numpy(history[chosen])))
+        seen = self.clicked.seen(chosen, examples.query_rows[chosen], item_rows)
         loss = losses.sampled_softmax(
             self._scaled(self.encoder.attend(interests, items[:, 0])),
             items,
-            torch.from_numpy(examples.query_rows[chosen]),
             torch.from_numpy(item_rows),
+            torch.from_numpy(seen),
             torch.from_numpy(expected[np.maximum(item_rows, 0)]),
             self.config.temperature if self.encoder.normalise else 1.0,
         )

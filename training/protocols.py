@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.card import DatasetCard
+from training.clicked import Clicked
 from training.examples import TrainingSet
 from training.replay import Replay, make_replay
 from training.window import make_examples, number, split_at
@@ -79,9 +80,8 @@ def make_trial(
     test = test.slice(0, limit)
     window = make_examples(train, profiles, card, negatives, seed)
     replay = make_replay(test, profiles, card, window.query, window.item, window.query_spec, window.item_spec)
-    pairs = window.examples.query_rows * len(window.item) + window.examples.item_rows[:, 0]
-    repeated = 1 - len(np.unique(pairs)) / max(len(pairs), 1)
-    return Trial(window, replay, protocol == "live", repeated < 0.001, int(window.examples.event_time[-1]))
+    never_twice = Clicked(window.examples.query_rows, window.examples.item_rows[:, 0]).never_twice
+    return Trial(window, replay, protocol == "live", never_twice, int(window.examples.event_time[-1]))
 
 
 def _by_time(clicks: pa.Table, card: DatasetCard, protocol: Protocol) -> tuple[pa.Table, pa.Table]:

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from training import checkpoint, losses
 from training.augmented import AugmentedTable
 from training.bundle import Bundle, SideTable
+from training.clicked import Clicked
 from training.config import DATConfig
 from training.dat import DAT, represent
 from training.examples import Examples, State
@@ -100,6 +101,7 @@ class Trainer:
         self.parameters = parameters
         self.optimiser = Optimiser(parameters, config.learning_rate, workers, table_rate=config.table_rate)
         self.category = torch.from_numpy(item.category)
+        self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
         self.done = 0  # steps of the whole run, for the learning rate
         self.reset()
 
@@ -181,7 +183,9 @@ class Trainer:
             loss_p = losses.binary_cross_entropy(p_u, p_v, item_rows >= 0, config.temperature)
         else:
             expected = losses.log_expected(examples.item_rows, rows, config.frequency_window, len(self.item))
-            loss_p = losses.sampled_softmax(p_u, p_v, rows_u, item_rows, expected, config.temperature)
+            numbers = np.arange(rows.start, rows.stop)
+            seen = self.clicked.seen(numbers, examples.query_rows[rows], examples.item_rows[rows])
+            loss_p = losses.sampled_softmax(p_u, p_v, item_rows, torch.from_numpy(seen), expected, config.temperature)
         loss_u = loss_v = loss_ca = torch.zeros(())
         if config.amm == "gradient":
             pairs = size * width

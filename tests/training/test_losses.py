@@ -51,6 +51,9 @@ def test_cross_entropy_by_hand_leaves_out_missing_candidates():
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-2)))
 
 
+NONE = torch.zeros(2, 2, 2, dtype=torch.bool)  # nobody has seen anything
+
+
 def softmax_case():
     """Two queries, one negative each, all scores 0 or 1."""
     queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
@@ -61,15 +64,16 @@ def softmax_case():
 def test_sampled_softmax_by_hand():
     """Row 0 scores 1 (own), 0 (other positive), 0, 1 (negatives): −ln(e / (2e + 2)); row 1 the same by symmetry."""
     queries, items, rows = softmax_case()
-    loss = losses.sampled_softmax(queries, items, torch.tensor([0, 1]), rows, torch.zeros(2, 2), 1.0)
+    loss = losses.sampled_softmax(queries, items, rows, NONE, torch.zeros(2, 2), 1.0)
     assert float(loss) == pytest.approx(math.log((2 * math.e + 2) / math.e))
 
 
-def test_sampled_softmax_masks_accidental_hits_missing_candidates_and_the_querys_own_clicks():
-    """Negative 20 is row 1's positive and 40 is missing; both rows are one query."""
+def test_sampled_softmax_masks_accidental_hits_missing_candidates_and_what_the_query_has_seen():
+    """Negative 20 is row 1's positive and 40 is missing; each query has seen the other's positive."""
     queries, items, _ = softmax_case()
     rows = torch.tensor([[10, 20], [20, -1]])
-    loss = losses.sampled_softmax(queries, items, torch.tensor([5, 5]), rows, torch.zeros(2, 2), 1.0)
+    seen = torch.tensor([[[True, False], [True, False]], [[True, True], [True, False]]])
+    loss = losses.sampled_softmax(queries, items, rows, seen, torch.zeros(2, 2), 1.0)
     assert float(loss) == pytest.approx((math.log((math.e + 1) / math.e) + 0.0) / 2)
 
 
@@ -77,7 +81,7 @@ def test_the_logq_correction_divides_by_the_expected_count():
     """An item drawn twice as often as the others counts half: ln(e + 1 + 0.5 + e) − 1 for row 0."""
     queries, items, rows = softmax_case()
     expected = torch.tensor([[0.0, math.log(2.0)], [0.0, 0.0]])
-    loss = losses.sampled_softmax(queries, items, torch.tensor([0, 1]), rows, expected, 1.0)
+    loss = losses.sampled_softmax(queries, items, rows, NONE, expected, 1.0)
     first = math.log(math.e + 0 + 1 + 0.5 + math.e) - 1
     second = math.log(math.e + 1 + 0.5 * math.e + 1) - 1
     assert float(loss) == pytest.approx((first + second) / 2)
