@@ -8,13 +8,13 @@ old vector findable, while IVFFlat with a hashtable direct map takes a row out b
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from mmap import mmap
 
 import faiss
 import numpy as np
 
 from serving.config import IndexConfig
 from serving.rwlock import ReadWriteLock
+from training.bundle import writable
 
 Array = np.ndarray
 _SELECTIVE = (
@@ -46,7 +46,7 @@ class LiveIndex:
         self.config = config or IndexConfig()
         self._queries = None if queries is None else sample(queries, _QUERIES)
         self.probes = self.config.probes or _PROBES
-        self._vectors = _own(vectors)
+        self._vectors = writable(vectors.astype(np.float32, copy=False))
         self._alive = np.ones(len(vectors), bool)
         self._rows = len(vectors)  # rows handed out; the matrix may be longer
         self._size = len(vectors)
@@ -318,13 +318,6 @@ class LiveIndex:
             alive, vectors = self._alive[rows], self._vectors[rows]
         _remove(lists, rows)
         lists.add_with_ids(np.ascontiguousarray(vectors[alive]), rows[alive])
-
-
-def _own(vectors: Array) -> Array:
-    """A float32 array to write to without changing the caller's; a mapped file is mapped once more, copy on write."""
-    if isinstance(getattr(vectors, "base", None), mmap) and vectors.dtype == np.float32:  # not for a part of one
-        return np.memmap(vectors.filename, np.float32, "c", vectors.offset, vectors.shape)
-    return np.array(vectors, np.float32, order="C")
 
 
 def sample(rows: Array, most: int) -> Array:

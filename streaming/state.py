@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from streaming.profiles import Profiles
-from training.bundle import SideTable
+from training.bundle import SideTable, writable
 from training.features import InputSpec, Profile
 
 Array = np.ndarray
@@ -50,7 +50,7 @@ class SideState:
         self.known = self.size = len(table.ids)
         self.ids: list[str] = list(table.ids)
         self._rows = {key: row for row, key in enumerate(self.ids)}
-        self._columns = {name: np.array(getattr(table, name)) for name in ("codes", "numbers", "times", *_FAST, extra)}
+        self._columns = {name: writable(getattr(table, name)) for name in ("codes", "numbers", "times", *_FAST, extra)}
         if extra == "vectors":
             self._columns["as_of"] = np.zeros(self.size, np.int64)
         self._unprofiled: set[int] = set()

@@ -11,6 +11,7 @@ import os
 import shutil
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime
+from mmap import mmap
 from pathlib import Path
 
 import numpy as np
@@ -252,6 +253,15 @@ def map_arrays(path: Path) -> dict[str, Array]:
             # A file cannot be mapped at no length.
             arrays[name] = np.memmap(path, kind, "c", offset, shape) if math.prod(shape) else np.empty(shape, kind)
     return arrays
+
+
+def writable(array: Array) -> Array:
+    """A copy to write to. A mapped file is mapped once more, copied where it is written to: what nobody touches takes
+    no memory, and processes of one machine share it.
+    """
+    if isinstance(getattr(array, "base", None), mmap):  # not for a part of one
+        return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape)
+    return np.array(array, order="C")
 
 
 def now() -> datetime:
