@@ -4,7 +4,9 @@ The window is counted in records, so whether a click repeats is a property of th
 its own: a worker that takes over a partition reads the window again.
 """
 
-from collections import OrderedDict
+from collections import deque
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,42 +15,56 @@ from streaming.clicks import Clicks
 Array = np.ndarray
 
 
+class _Batch(NamedTuple):
+    """Clicks of one partition, in order: places among all clicks of the batch, event ids, offsets."""
+
+    places: list[int]
+    event_ids: list[str]
+    offsets: list[int]
+
+
 class Recent:
     """The event ids of the latest ``window`` records of each partition (0: nothing is remembered)."""
 
     def __init__(self, window: int):
         self.window = window
-        # Partition → event id → offset, oldest first. An OrderedDict, since a plain one finds its first entry by a
-        # walk over all the gaps that deletions have left before it.
-        self._last: dict[int, OrderedDict[str, int]] = {}
+        self._last: dict[int, dict[str, int]] = {}  # partition → event id → offset
+        self._batches: dict[int, deque[_Batch]] = {}  # partition → what was remembered, oldest first
 
     def repeats(self, clicks: Clicks) -> Array:
         """[N] which of some clicks, in order, repeat one before; remembers nothing."""
         repeated = np.zeros(len(clicks), bool)
-        if not self.window:
-            return repeated
-        batch: dict[tuple[int, str], int] = {}
-        known = zip(clicks.partitions.tolist(), clicks.event_ids, clicks.offsets.tolist(), strict=True)
-        for k, (partition, event_id, offset) in enumerate(known):
-            last = batch.get((partition, event_id))
-            if last is None:
-                last = self._last.get(partition, {}).get(event_id)
-            repeated[k] = last is not None and last < offset <= last + self.window
-            batch[partition, event_id] = offset
+        for partition, batch in self._split(clicks):
+            last = self._last.get(partition, {})
+            if len(set(batch.event_ids)) == len(batch.event_ids) and last.keys().isdisjoint(batch.event_ids):
+                continue  # nearly always
+            earlier = dict(last)
+            for k, event_id, offset in zip(*batch, strict=True):
+                before = earlier.get(event_id)
+                repeated[k] = before is not None and before < offset <= before + self.window
+                earlier[event_id] = offset
         return repeated
 
     def add(self, clicks: Clicks) -> None:
-        """Remember clicks that are committed, repeats included; forget what falls out of the window."""
-        if not self.window:
-            return
-        known = zip(clicks.partitions.tolist(), clicks.event_ids, clicks.offsets.tolist(), strict=True)
-        for partition, event_id, offset in known:
-            last = self._last.setdefault(partition, OrderedDict())
-            last[event_id] = offset
-            last.move_to_end(event_id)  # the order stays that of the offsets
-            while last[next(iter(last))] < offset - self.window:
-                last.popitem(last=False)
+        """Remember clicks that are committed, repeats included; forget what has fallen out of the window."""
+        for partition, batch in self._split(clicks):
+            last = self._last.setdefault(partition, {})
+            batches = self._batches.setdefault(partition, deque())
+            last.update(zip(batch.event_ids, batch.offsets, strict=True))
+            batches.append(batch)
+            while batches[0].offsets[-1] < batch.offsets[-1] - self.window:
+                old = batches.popleft()
+                for event_id, offset in zip(old.event_ids, old.offsets, strict=True):
+                    if last.get(event_id) == offset:  # else it has come again since
+                        del last[event_id]
 
     def forget(self, partition: int) -> None:
         """A partition that was another worker's meanwhile is read anew."""
         self._last.pop(partition, None)
+        self._batches.pop(partition, None)
+
+    def _split(self, clicks: Clicks) -> Iterator[tuple[int, _Batch]]:
+        for partition in np.unique(clicks.partitions).tolist() if self.window else ():
+            places = np.flatnonzero(clicks.partitions == partition)
+            ids = [clicks.event_ids[k] for k in places.tolist()]
+            yield partition, _Batch(places.tolist(), ids, clicks.offsets[places].tolist())
