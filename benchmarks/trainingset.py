@@ -6,7 +6,8 @@ Each size is a market of its own: Zipf-like queries and items over eleven days, 
 each runs ``night`` (the lake → features → negatives → the point-in-time join: what the nightly job does), ``floor``
 (Spark reads the same clicks and writes as many rows), ``floor_wide`` (likewise, with columns as wide as the training
 set's) and ``pandas`` (the same set in memory, with ``merge_asof``). Memory is that of the whole process tree, with
-shared pages counted once (PSS), sampled twice a second.
+shared pages counted once (PSS), sampled twice a second; so are the seconds of processor, with start-up, which other
+work on the machine changes less than it does the seconds that pass.
 """
 
 import json
@@ -123,12 +124,15 @@ def _measure(name: str, home: Path, cores: int, negatives: int, memory_gib: floa
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         peak, stopped = 0, False
+        processor: dict[int, float] = {}  # seconds, by process
         done = threading.Event()
 
         def watch() -> None:
             nonlocal peak, stopped
             while not done.wait(0.5):
-                peak = max(peak, _tree_bytes(process.pid))
+                used, times = _tree_use(process.pid)
+                peak = max(peak, used)
+                processor.update(times)
                 if peak > memory_gib * 2**30:
                     stopped = True
                     _kill_tree(process.pid)
@@ -146,7 +150,7 @@ def _measure(name: str, home: Path, cores: int, negatives: int, memory_gib: floa
         return {"stopped": f"needed more than {memory_gib} GiB", "peak_mib": peak_mib}
     if status:
         raise RuntimeError("\n".join(said[-30:]))
-    return json.loads(said[-1]) | {"peak_mib": peak_mib}
+    return json.loads(said[-1]) | {"peak_mib": peak_mib, "processor_seconds": round(sum(processor.values()), 1)}
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -157,14 +161,17 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _tree_bytes(pid: int) -> int:
-    total = 0
+def _tree_use(pid: int) -> tuple[int, dict[int, float]]:
+    """Bytes of memory of a process tree, and the seconds of processor that each of its processes has used."""
+    total, times = 0, {}
     for process in _tree(pid):
         try:
             total += process.memory_full_info().pss
+            spent = process.cpu_times()
+            times[process.pid] = spent.user + spent.system
         except (psutil.NoSuchProcess, psutil.AccessDenied):
             continue
-    return total
+    return total, times
 
 
 def _kill_tree(pid: int) -> None:
@@ -228,7 +235,7 @@ def night(home: Path, cores: int, negatives: int) -> dict:
     """The nightly job's own stages, from the lake to the finished training set."""
     from feature_repo.card import load_card
     from feature_repo.store import open_store, register
-    from spark_jobs import features, lake, training_set, validate
+    from spark_jobs import carry, features, lake, training_set, validate
     from spark_jobs.config import NightConfig
     from spark_jobs.days import window
 
@@ -253,14 +260,14 @@ def night(home: Path, cores: int, negatives: int) -> dict:
         for side in ("query", "item"):
             profiles[side] = features.read_profiles(spark, card, home, side)
             features.write_history(profiles[side], home / "offline", f"{side}_profile")
-            features.write_history(
-                features.activity(clicks, side, getattr(card, side).half_lives_ms), home / "offline", f"{side}_activity"
-            )
-            lap(f"{side} features")
-        validate.check_features(home / "offline", card, None)
+        lap("profiles")
+        offline = home / "offline"
+        carry.write(clicks, home / "lake" / "clicks", offline, card, profiles["item"], None, span.start)
+        lap("activity")
+        validate.check_features(offline, card, None)
         lap("check features")
         folder = training_set.folder_of(home, TEST_DAY)
-        training_set.sample(clicks, profiles, card, span, config, folder, home / "offline")
+        training_set.sample(clicks, profiles, card, span, config, folder, offline)
         lap("sample")
         training_set.join(store, card, span, config, folder, lambda rows: None)
         lap("join")

@@ -1,8 +1,8 @@
 """The Feast definitions, made from a dataset card.
 
-Views of a side: ``profile`` (the night owns it: Spark writes, ``materialize`` loads), ``activity`` and ``augmented``
-(the stream owns them online; the night writes their history offline). Queries have a fourth, ``history``, which no
-tower reads: the items to leave out of an answer. A feature service per tower lists exactly what that tower reads.
+Views of a side: ``profile`` (the night owns it: Spark writes, changes are loaded), ``activity`` and ``augmented`` (the
+stream owns them online; the night writes their history offline). Queries have a fourth, ``history``, which no tower
+reads: the items to leave out of an answer. A feature service per tower lists exactly what that tower reads.
 """
 
 from dataclasses import dataclass

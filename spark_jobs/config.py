@@ -71,6 +71,11 @@ class NightConfig(BaseModel):
     processes: int = Field(default=1, ge=1)
     """Processes that train together under Spark's TorchDistributor; 1: the nightly process itself."""
     keep_bundles: int = Field(default=5, ge=1)
+    keep_sets: int = Field(default=3, ge=1)
+    """Training sets that are kept whole; of older dates' the data card stays."""
+    test_clicks: int = Field(default=100_000, ge=1)
+    """Clicks of the newest day, from its first on, that a model is tried on for its report and the gate: so many tell a
+    hit rate to 0.3 %, and more take longer."""
     rules: Rules = Rules()
     gate_tolerance: float = Field(default=0.05, ge=0, lt=1)
     """A new bundle may be worse than the one in service on the newest day by this share of HR@100."""

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
@@ -101,58 +102,99 @@ def with_columns(clicks: DataFrame, items: DataFrame, shares: CategoryShares | N
 
 
 def after_each(
-    clicks: pa.Table, key: str, half_lives_ms: tuple[int, ...], shares: CategoryShares | None = None
+    clicks: pa.Table,
+    key: str,
+    half_lives_ms: tuple[int, ...],
+    shares: CategoryShares | None = None,
+    start_ms: int | None = None,
 ) -> pa.Table:
-    """Clicks in order of time → their keys' activity just after each: ``key, clicks, counters, last_click``."""
+    """Clicks in order of time → their keys' activity just after each: ``key, clicks, counters, last_click``, and
+    ``first`` and ``until``: the times of the key's first click, and of the next one (null where there is none).
+
+    Args:
+        clicks: May begin with rows that carry an earlier state of a key (see :func:`carried`) instead of a click.
+        start_ms: Leave out rows that are no longer the newest of their key then.
+    """
     groups = clicks[key].combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False).astype(np.int64)
     times = clicks["event_time"].to_numpy()
+    halves = all_half_lives(half_lives_ms, shares)
     gains = added(len(half_lives_ms), clicks["share_column"].to_numpy(), shares.width) if shares else None
-    counters = count_each(times, groups, all_half_lives(half_lives_ms, shares), gains)
+    number, first = np.ones(len(times), np.int64), times.copy()
+    if "clicks" in clicks.column_names:
+        state = clicks["clicks"].is_valid().to_numpy()
+        gains = np.ones((len(times), len(halves)), np.float32) if gains is None else gains
+        # A key's state counts on as if it were one large click: the very sums that all its clicks would have given.
+        gains[state] = pc.list_flatten(clicks["counters"]).to_numpy().reshape(-1, len(halves))
+        number[state], first[state] = (clicks[name].filter(pa.array(state)).to_numpy() for name in ("clicks", "first"))
+    counters = count_each(times, groups, halves, gains)
+    order = np.argsort(groups, kind="stable")  # by key, then time
+    begins = np.r_[True, groups[order][1:] != groups[order][:-1]] if len(order) else np.empty(0, bool)
+    opening = order[begins][np.cumsum(begins) - 1]  # each key's first row, once a row
+    clicked, since, until = np.empty_like(times), np.empty_like(times), np.zeros_like(times)
+    clicked[order] = number[opening] + ranks_within(groups)[order]
+    since[order] = first[opening]
+    until[order[:-1]] = times[order[1:]]
+    newest = np.empty(len(times), bool)
+    newest[order] = np.r_[begins[1:], True][: len(order)]
     offsets = pa.array(np.arange(len(times) + 1, dtype=np.int32) * counters.shape[1])
     rows = pa.table(
         {
             key: clicks[key],
-            "clicks": pa.array(ranks_within(groups) + 1, pa.int64()),
+            "clicks": clicked,
             "counters": pa.ListArray.from_arrays(offsets, pa.array(counters.ravel())),
             "last_click": times,
+            "first": since,
+            "until": pa.array(until, mask=newest),
         }
     )
-    return rows.filter(pa.array(last_of_moment(groups, times)))
+    kept = newest | (until > times)  # of a key's clicks at one moment the last
+    if start_ms is not None:
+        kept &= newest | (until >= start_ms)
+    return rows.filter(pa.array(kept))
 
 
 def activity(
-    clicks: DataFrame, side_name: str, half_lives_ms: tuple[int, ...], shares: CategoryShares | None = None
+    clicks: DataFrame,
+    side_name: str,
+    half_lives_ms: tuple[int, ...],
+    shares: CategoryShares | None = None,
+    start_ms: int | None = None,
+    earlier: DataFrame | None = None,
 ) -> DataFrame:
-    """A side's activity just after each click: ``<side>_id, clicks, counters, last_click`` and the timestamps.
+    """A side's activity just after each click, as :func:`after_each` gives it, and Feast's timestamps.
 
     Of a key's clicks at the same moment only the last one's row is kept: a join that found several rows of one time
     would pick any. Keys are spread over tasks; within a task all keys' counters run together as arrays.
 
     Args:
         shares: What is counted by category behind the plain counters; the clicks are then :func:`with_columns`.
+        start_ms: Leave out what is not the newest of its key then, nor later.
+        earlier: The state of every key before the first of these clicks; None: they are all that there were.
     """
     key = f"{side_name}_id"
-    wanted = [key, "event_time", "event_id", *(["share_column"] if shares else [])]
-    ordered = clicks.select(*wanted).repartition(key).sortWithinPartitions("event_time", "event_id")
+    rows = clicks.select(key, "event_time", *(["share_column"] if shares else []))
+    if earlier is not None:
+        nothing = [F.lit(0).cast("long").alias("share_column")] if shares else []
+        state = earlier.select(key, F.col("last_click").alias("event_time"), *nothing, "clicks", "counters", "first")
+        rows = rows.unionByName(state, allowMissingColumns=True)
 
     def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
         filled = [batch for batch in batches if len(batch)]
         if filled:
-            table = pa.Table.from_batches(filled)
-            yield from after_each(table, key, half_lives_ms, shares).to_batches(max_chunksize=65_536)
+            # Clicks of one moment may come in any order: only what stands after all of them is kept.
+            table = pa.Table.from_batches(filled).sort_by("event_time")
+            yield from after_each(table, key, half_lives_ms, shares, start_ms).to_batches(max_chunksize=65_536)
 
-    rows = ordered.mapInArrow(run, f"{key} string, clicks long, counters array<float>, last_click long")
+    schema = f"{key} string, clicks long, counters array<float>, last_click long, first long, until long"
     stamp = F.timestamp_millis("last_click")
-    return rows.select("*", stamp.alias("event_timestamp"), stamp.alias("created_timestamp"))
+    made = rows.repartition(key).mapInArrow(run, schema)
+    return made.select("*", stamp.alias("event_timestamp"), stamp.alias("created_timestamp"))
 
 
-def last_of_moment(groups: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """[N] clicks in order of time → whether each is its key's last one at its time: [N] bool."""
-    order = np.argsort(groups, kind="stable")
-    key, time = groups[order], times[order]
-    last = np.empty(len(groups), bool)
-    last[order] = np.r_[(key[1:] != key[:-1]) | (time[1:] != time[:-1]), True]
-    return last
+def as_of(history: DataFrame, moment_ms: int) -> DataFrame:
+    """Of an activity history each key's newest row from before a moment that is not before the history's start."""
+    later = F.col("until").isNull() | (F.col("until") >= moment_ms)
+    return history.where((F.col("last_click") < moment_ms) & later)
 
 
 def write_history(rows: DataFrame, offline: Path, view: str, partition: str = "all") -> None:
@@ -169,30 +211,54 @@ def read_history(spark: SparkSession, offline: Path, view: str) -> DataFrame:
     return spark.read.parquet(str(offline / view / "part=all"))
 
 
-def state_at(
-    clicks: DataFrame, activity: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard
-) -> DataFrame:
-    """Every id of a side at the cut: ``id``, profile, activity and, for queries, history.
+def latest_each(clicks: pa.Table, length: int) -> pa.Table:
+    """Clicks in order of time → each query's latest items: ``query_id, history`` (newest last), at most ``length``."""
+    codes = clicks["query_id"].combine_chunks().dictionary_encode()
+    groups = codes.indices.to_numpy()
+    order = np.argsort(groups, kind="stable")
+    counts = np.bincount(groups, minlength=len(codes.dictionary))
+    number = np.arange(len(order)) - np.repeat(np.cumsum(counts) - counts, counts)
+    latest = order[number >= np.repeat(counts, counts) - length]
+    offsets = np.r_[0, np.cumsum(np.minimum(counts, length))].astype(np.int32)
+    items = clicks["item_id"].combine_chunks().take(pa.array(latest))
+    return pa.table({"query_id": codes.dictionary, "history": pa.ListArray.from_arrays(pa.array(offsets), items)})
+
+
+def latest_items(clicks: DataFrame, length: int, earlier: DataFrame | None = None) -> DataFrame:
+    """The items that each query clicked last, as :func:`latest_each` gives them.
+
+    Args:
+        earlier: The same of before these clicks.
+    """
+    tie = F.xxhash64("event_id").alias("tie")  # some order, and always the same
+
+    def run(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        filled = [batch for batch in batches if len(batch)]
+        if filled:
+            table = pa.Table.from_batches(filled).sort_by([("event_time", "ascending"), ("tie", "ascending")])
+            yield from latest_each(table, length).to_batches(max_chunksize=65_536)
+
+    rows = clicks.select("query_id", "item_id", "event_time", tie).repartition("query_id")
+    found = rows.mapInArrow(run, "query_id string, history array<string>")
+    if earlier is None:
+        return found
+    none = F.array().cast("array<string>")
+    known, new = earlier.withColumnRenamed("history", "known"), found.withColumnRenamed("history", "new")
+    both = F.concat(F.coalesce("known", none), F.coalesce("new", none))
+    start = F.greatest(F.size(both) - length, F.lit(0)) + 1
+    return known.join(new, "query_id", "full").select("query_id", F.slice(both, start, length).alias("history"))
+
+
+def state_at(newest: DataFrame, profiles: DataFrame, side_name: str, card: DatasetCard) -> DataFrame:
+    """Every id of a side at the cut: ``id``, profile and activity.
 
     Queries are those that have clicked; items also those that the catalogue has, from the moment that they exist.
 
     Args:
-        clicks, activity: All clicks before the cut, and the activity after each.
+        newest: Each key's activity :func:`as_of` the cut.
     """
     key = f"{side_name}_id"
     side: Side = getattr(card, side_name)
-    newest = activity.groupBy(key).agg(F.max(F.struct("last_click", "clicks", "counters")).alias("last"))
-    state = newest.select(key, "last.clicks", "last.counters", "last.last_click")
-    if side_name == "query":
-        past = clicks.groupBy(key).agg(
-            F.transform(
-                F.array_sort(F.collect_list(F.struct("event_time", "event_id", "item_id"))), lambda x: x.item_id
-            ).alias("all")
-        )
-        size = F.size("all")
-        start = F.greatest(size - card.history, F.lit(0)) + 1
-        history = past.select(key, F.slice("all", start, F.lit(card.history)).alias("history"))
-        state = state.join(history, key)
-    facts = profiles.select(key, *side.features)
-    joined = state.join(facts, key, "left" if side_name == "query" else "full")
-    return joined.withColumnRenamed(key, "id").orderBy("id")
+    state = newest.select(key, "clicks", "counters", "last_click")
+    joined = state.join(profiles.select(key, *side.features), key, "left" if side_name == "query" else "full")
+    return joined.withColumnRenamed(key, "id")

@@ -7,6 +7,7 @@ of 1+S. The augmented vectors are left out: the trainer replays them, since they
 """
 
 from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -54,19 +55,33 @@ def days(positives: Path) -> Iterator[tuple[str, pa.Table]]:
 def one_pass(
     store: FeatureStore, card: DatasetCard, positives: Path, train: Path, on_rows: Callable[[int], None]
 ) -> None:
-    """Write ``train`` day by day; memory holds a day's rows and the newest features of each id."""
+    """Write ``train`` day by day; memory holds two days' rows and the newest features of each id.
+
+    Both sides are looked up at a time, and a day is written while the next one is joined: Arrow and NumPy do most of
+    their work outside Python's lock.
+    """
     histories = {
         side: [AsOf.of(store, view, names) for view, names in references(card, side).items()] for side in SIDES
     }
-    for day, rows in days(positives):
-        moments = _just_before(rows["event_time"].to_numpy())
-        ids = {"query": rows["query_id"], "item": pc.list_flatten(rows["candidates"])}
-        found: dict[str, dict[str, pa.Array]] = {"query": {}, "item": {}}
-        for side, asked in histories.items():
-            for history in asked:
-                found[side] |= history.before(_whole(ids[side]), moments)
-        _write_day(train / day, rows, found["query"], found["item"])
-        on_rows(len(rows))
+
+    def look_up(side: str, ids: pa.Array, moments: np.ndarray) -> dict[str, pa.Array]:
+        found: dict[str, pa.Array] = {}
+        for history in histories[side]:
+            found |= history.before(ids, moments)
+        return found
+
+    with ThreadPoolExecutor(len(SIDES) + 1, "join") as pool:
+        writing: Future | None = None
+        for day, rows in days(positives):
+            moments = _just_before(rows["event_time"].to_numpy())
+            ids = {"query": rows["query_id"], "item": pc.list_flatten(rows["candidates"])}
+            asked = [pool.submit(look_up, side, _whole(ids[side]), moments) for side in SIDES]
+            query, item = (answer.result() for answer in asked)
+            if writing:
+                on_rows(writing.result())
+            writing = pool.submit(_write_day, train / day, rows, query, item)
+        if writing:
+            on_rows(writing.result())
 
 
 def feast_duckdb(
@@ -84,8 +99,7 @@ def feast_duckdb(
             time = chunk["event_time"].to_numpy()
             query = _retrieve(store, card, "query", chunk["query_id"], time)
             item = _retrieve(store, card, "item", pc.list_flatten(chunk["candidates"]), np.repeat(time, width))
-            _write_day(train / day, chunk, query, item, number)
-            on_rows(len(chunk))
+            on_rows(_write_day(train / day, chunk, query, item, number))
 
 
 def _retrieve(
@@ -110,7 +124,8 @@ def _whole(values: pa.ChunkedArray | pa.Array) -> pa.Array:
 
 def _write_day(
     folder: Path, rows: pa.Table, query: dict[str, pa.Array], item: dict[str, pa.Array], number: int = 0
-) -> None:
+) -> int:
+    """Write rows with their features, as part ``number`` of the day; returns how many they are."""
     columns = {name: rows[name] for name in _COLUMNS}
     columns |= {f"query__{name}": values for name, values in query.items()}
     width = len(rows["candidates"][0])
@@ -118,6 +133,7 @@ def _write_day(
     columns |= {f"item__{name}": pa.ListArray.from_arrays(offsets, values) for name, values in item.items()}
     folder.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.table(columns), folder / f"part-{number:05d}.parquet", row_group_size=100_000)
+    return len(rows)
 
 
 def feast_spark(spark: SparkSession, store: FeatureStore, card: DatasetCard, positives: Path, train: Path) -> None:

@@ -6,8 +6,10 @@ changes nothing, and holds each event once. Late clicks lie under the day of the
 share is compacted into one by :func:`compact`; until then readers drop an event that landed twice.
 """
 
+import hashlib
 import re
 import shutil
+from datetime import UTC, datetime
 from functools import reduce
 from pathlib import Path
 
@@ -208,6 +210,20 @@ def _landings(lake: Path) -> dict[str, list[str]]:
 def dates(lake: Path) -> list[str]:
     """The dates that have clicks, ``YYYY-MM-DD``, in order."""
     return sorted(date.removeprefix("date=") for date in _landings(lake))
+
+
+def fingerprints(lake: Path) -> dict[str, str]:
+    """What the files of each date are, by name and size: a file's name is its own, and files do not change."""
+    found: dict[str, list] = {}
+    for file in sorted(lake.glob("landing=*/date=*/*.parquet")):
+        found.setdefault(file.parent.name.removeprefix("date="), []).append((file.name, file.stat().st_size))
+    return {date: hashlib.sha256(repr(files).encode()).hexdigest()[:16] for date, files in found.items()}
+
+
+def before(dates: dict[str, str], moment_ms: int) -> dict[str, str]:
+    """Those of some dates that begin before a moment."""
+    until = datetime.fromtimestamp(moment_ms / 1000, UTC)
+    return {date: of for date, of in dates.items() if datetime.fromisoformat(date).replace(tzinfo=UTC) < until}
 
 
 def _read(spark: SparkSession, folders: list[Path]) -> DataFrame:

@@ -19,13 +19,16 @@ from spark_jobs.config import NegativeMix
 Array = np.ndarray
 
 
-def corpus(clicks: DataFrame, profiles: DataFrame, card: DatasetCard, start_ms: int, until_ms: int) -> DataFrame:
+def corpus(clicks: DataFrame, newest: DataFrame, profiles: DataFrame, card: DatasetCard, until_ms: int) -> DataFrame:
     """The items that exist before ``until_ms``, in order of since when:
 
-    ``item_id, since`` (ms) ``, clicks`` (from ``start_ms`` on) ``, category`` (the first, where there are several).
+    ``item_id, since`` (ms) ``, clicks`` (in the window) ``, category`` (the first, where there are several).
 
     An item exists from its creation, where the card says which feature tells it; else from its first click; an item
     of a catalogue that tells no times has always existed.
+
+    Args:
+        clicks: Those of the window. newest: Each item's activity as of ``until_ms``.
     """
     created = F.col(card.item.created) if card.item.created else F.lit(0).cast("long")
     category = F.lit(None).cast("string")
@@ -34,11 +37,9 @@ def corpus(clicks: DataFrame, profiles: DataFrame, card: DatasetCard, start_ms: 
         if card.item.features[card.item.category].kind == "categories":
             category = F.try_element_at(category, F.lit(1))
     listed = profiles.select("item_id", created.alias("created"), category.alias("category"))
-    counted = clicks.groupBy("item_id").agg(
-        F.min("event_time").alias("first"), F.count_if(F.col("event_time") >= start_ms).alias("clicks")
-    )
+    counted = clicks.groupBy("item_id").agg(F.count("*").alias("clicks"))
+    both = listed.join(newest.select("item_id", "first"), "item_id", "full").join(counted, "item_id", "left")
     since = F.least(F.coalesce("created", "first"), F.coalesce("first", "created")).alias("since")
-    both = listed.join(counted, "item_id", "full")
     clicked = F.coalesce("clicks", F.lit(0)).alias("clicks")
     known = both.select("item_id", since, clicked, "category").where(F.col("since") < until_ms)
     return known.orderBy("since", "item_id")

@@ -10,9 +10,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from feature_repo.card import DatasetCard
-from spark_jobs import features, lake, training_set, validate
+from spark_jobs import carry, features, lake, training_set, validate
 from spark_jobs.config import NightConfig
-from spark_jobs.days import latest, window
+from spark_jobs.days import Window, latest, window
 from spark_jobs.lock import only_one
 from spark_jobs.progress import Clock, Progress
 from spark_jobs.records import NightSummary
@@ -48,10 +48,10 @@ class Night:
     jars: list[Path] = field(default_factory=list)
 
     def run(self, day: date | None = None, again: bool = False) -> NightSummary:
-        """Land, compute features, build the training set, train, judge, publish, materialise.
+        """Land, compute features, build the training set, train, judge, publish, load online.
 
         Args:
-            day: The test day; the window ends where it begins. None: the newest day that is complete in the lake.
+            day: The test day; the window ends where it begins. None: that of the newest click.
             again: Do finished stages again.
 
         Raises:
@@ -92,7 +92,7 @@ class Night:
                     raise NightError(f"the lake has no clicks in the window before {day}; choose another --date")
                 with clock.stage("check the clicks"):
                     validate.check_days(clicks, span, card, config.rules)
-                profiles, shares = self._features(clicks, span.cut, clock)
+                profiles, shares = self._features(clicks, span, clock)
                 with clock.stage("sample negatives"):
                     training_set.sample(clicks, profiles, card, span, config, folder, home / "offline")
                 rows = clicks.where(in_window).count()
@@ -102,7 +102,7 @@ class Night:
         return Renewal(home, card, self.store, config, clock).run(day, folder, offsets, again)
 
     def _features(
-        self, clicks: DataFrame, cut_ms: int, clock: Clock
+        self, clicks: DataFrame, span: Window, clock: Clock
     ) -> tuple[dict[str, DataFrame], CategoryShares | None]:
         """Write the histories of profiles and activity; returns the catalogues, and what is counted by category."""
         offline, card, profiles = self.home / "offline", self.card, {}
@@ -111,18 +111,15 @@ class Night:
                 profiles[side] = features.read_profiles(clicks.sparkSession, card, self._catalogue(), side)
                 features.write_history(profiles[side], offline, f"{side}_profile")
             shelf = Shelf(self.home / "bundles")
-            parent = shelf.ancestor(cut_ms)
+            parent = shelf.ancestor(span.cut)
             inherited = shelf.manifest(parent).query.shares if parent else None
-            before = clicks.where(F.col("event_time") < cut_ms)
+            before = clicks.where(F.col("event_time") < span.cut)
             shares = features.category_shares(before, profiles["item"], card, inherited)
-            counted = features.with_columns(clicks, profiles["item"], shares)
-            queries = features.activity(counted, "query", card.query.half_lives_ms, shares)
-            features.write_history(queries, offline, "query_activity")
-            items = features.activity(clicks, "item", card.item.half_lives_ms)
-            features.write_history(items, offline, "item_activity")
+            carry.write(clicks, self.home / "lake" / "clicks", offline, card, profiles["item"], shares, span.start)
         with clock.stage("check the features"):
             validate.check_features(offline, card, shares)
-            validate.check_known(before, profiles["item"], card, self.config.rules)
+            in_window = before.where(F.col("event_time") >= span.start)
+            validate.check_known(in_window, profiles["item"], card, self.config.rules)
         return profiles, shares
 
     def _catalogue(self) -> Path:

@@ -65,20 +65,22 @@ class Renewal:
                     publish.write_states(bundle, self.home / "offline")
                     shelf.publish(bundle)
                     shelf.prune(self.config.keep_bundles)
-        with self.clock.stage("materialise the catalogues online"):
-            publish.materialise_profiles(self.store)
+        with self.clock.stage("load the catalogues online"):
+            publish.load_profiles(self.store, self.home / "offline", self.home / "loaded", again)
         summary = NightSummary(
             date=day, training_set_sha256=found["sha256"], rows=found["rows"], stages=self.clock.seconds,
             bundle=version, gate=verdict, metrics=metrics, parent=parent, asked=self._asked(day, found, parent),
         )  # fmt: skip
         records.write(self.home, summary)
         shutil.rmtree(self.home / "training", ignore_errors=True)
+        training_set.prune(self.home, self.config.keep_sets)
         return summary
 
     def _asked(self, day: date, found: dict, parent: str | None) -> str:
         """What a record must agree with: the version, which covers data, model and parent, and the gate's demands."""
         version = retrain.version_of(day.isoformat(), found, self.config, parent)
-        return f"{version} {self.config.gate_tolerance} {self.config.gate_coverage}"
+        config = self.config
+        return f"{version} {config.gate_tolerance} {config.gate_coverage} {config.test_clicks}"
 
     def _train(
         self, folder: Path, found: dict, version: str, parent: str | None, offsets: dict[int, int]
@@ -96,7 +98,7 @@ class Renewal:
         start_from = self.shelf.load(parent) if parent else None
         with clock.stage("train DAT", config.model.epochs) as advance:
             fitted = retrain.train(folder, self.card, config, start_from, cut, lambda report: advance(1), file)
-        test = retrain.read_test(folder)
+        test = retrain.read_test(folder).slice(0, config.test_clicks)
         reports, in_service = {}, None
         if len(test):
             catalogues = retrain.read_catalogues(self.home / "offline")

@@ -4,7 +4,7 @@ import contextlib
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -37,6 +37,7 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
         .config("spark.sql.session.timeZone", "UTC")
         .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")  # Feast's readers reject INT96
         .config("spark.sql.shuffle.partitions", "8")
+        .config("spark.sql.maxConcurrentOutputFileWriters", "32")  # a task's rows by day without sorting them first
         .config("spark.sql.execution.arrow.pyspark.enabled", "true")
     )
     if "spark.master" not in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
@@ -58,6 +59,18 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
             Py4JError, OSError
         ):  # after an interrupted call the JVM may not answer: it ends with us
             spark.stop()
+
+
+def side_by_side(spark: SparkSession, *jobs: Callable[[], object]) -> None:
+    """Run jobs at a time: while one is planned or committed, the tasks of another keep the cores busy."""
+    with ThreadPoolExecutor(len(jobs), "spark-job") as pool:
+        try:
+            for running in [pool.submit(job) for job in jobs]:
+                running.result()
+        except BaseException:  # also Ctrl-C: the others would have to end first
+            with contextlib.suppress(Py4JError, OSError):
+                spark.sparkContext.cancelAllJobs()
+            raise
 
 
 @contextmanager

@@ -26,8 +26,9 @@ def replace(final: Path, write: Callable[[Path], None]) -> Path:
 
 def sha256(folder: Path) -> str:
     """One hash over the Parquet files of a folder, in order of their paths' folders and contents."""
-    digests = sorted(
-        (str(file.parent.relative_to(folder)), hashlib.sha256(file.read_bytes()).hexdigest())
-        for file in folder.rglob("*.parquet")
-    )
+    digests = []
+    for file in folder.rglob("*.parquet"):
+        with file.open("rb") as content:
+            digests.append((str(file.parent.relative_to(folder)), hashlib.file_digest(content, "sha256").hexdigest()))
+    digests.sort()
     return hashlib.sha256(repr(digests).encode()).hexdigest()

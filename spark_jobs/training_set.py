@@ -11,6 +11,7 @@
 """
 
 import json
+import shutil
 from collections.abc import Callable
 from datetime import date
 from pathlib import Path
@@ -22,11 +23,13 @@ from pyspark.sql import functions as F
 from feature_repo.card import DatasetCard
 from feature_repo.store import open_spark_store
 from spark_jobs import joins, validate
+from spark_jobs.carry import PAST
 from spark_jobs.config import NightConfig
 from spark_jobs.data_card import describe
 from spark_jobs.days import Window, day_column
-from spark_jobs.features import read_history, state_at
+from spark_jobs.features import as_of, latest_items, read_history, state_at
 from spark_jobs.negatives import corpus, with_negatives
+from spark_jobs.session import side_by_side
 from spark_jobs.tables import replace, sha256
 from training.shares import CategoryShares
 
@@ -43,27 +46,34 @@ def sample(
     """The Spark half: positives with negatives, the test clicks and the states at the cut, in place of earlier ones.
 
     Args:
-        clicks: All clicks, of which those before the cut count as known.
+        clicks: All clicks, or those from the window's start on.
         profiles: The catalogues by side.
-        offline: Where the activity after each click has been written.
+        offline: Where the activity after each click, and the queries' past, have been written.
     """
 
     def write(staging: Path) -> None:
-        before = clicks.where(F.col("event_time") < window.cut)
-        in_window = before.where(F.col("event_time") >= window.start)
-        items = corpus(before, profiles["item"], card, window.start, window.cut)
+        spark = clicks.sparkSession
+        in_window = clicks.where(F.col("event_time").between(window.start, window.cut - 1))
+        newest = {side: as_of(read_history(spark, offline, f"{side}_activity"), window.cut) for side in profiles}
+        items = corpus(in_window, newest["item"], profiles["item"], card, window.cut)
         items.coalesce(1).write.parquet(str(staging / "corpus"))
+        items = spark.read.parquet(str(staging / "corpus"))
         positives = with_negatives(in_window, staging / "corpus", config.negatives, config.negative_mix, config.seed)
         dated = positives.withColumn("date", day_column(card, F.col("event_time")))
-        dated.write.partitionBy("date").parquet(str(staging / "positives"))
         test = clicks.where(F.col("event_time").between(window.cut, window.end - 1))
-        columns = ("event_id", "query_id", "item_id", "event_time")
-        test.select(*columns).orderBy("event_time", "event_id").write.parquet(str(staging / "test"))
-        for side_name, known in profiles.items():
-            listed = known.join(items.select("item_id"), "item_id", "semi") if side_name == "item" else known
-            activity = read_history(clicks.sparkSession, offline, f"{side_name}_activity")
-            state = state_at(before, activity.where(F.col("last_click") < window.cut), listed, side_name, card)
-            state.write.parquet(str(staging / f"{side_name}_state.parquet"))
+        test = test.select("event_id", "query_id", "item_id", "event_time").orderBy("event_time", "event_id")
+        listed = profiles["item"].join(items.select("item_id"), "item_id", "semi")
+        item = state_at(newest["item"], listed, "item", card).orderBy("id")
+        latest = latest_items(in_window, card.history, read_history(spark, offline, PAST))
+        query = state_at(newest["query"], profiles["query"], "query", card)
+        query = query.join(latest.withColumnRenamed("query_id", "id"), "id", "left").orderBy("id")
+        side_by_side(
+            spark,
+            lambda: dated.write.partitionBy("date").parquet(str(staging / "positives")),
+            lambda: test.write.parquet(str(staging / "test")),
+            lambda: query.write.parquet(str(staging / "query_state.parquet")),
+            lambda: item.write.parquet(str(staging / "item_state.parquet")),
+        )
 
     replace(folder, write)
 
@@ -131,9 +141,17 @@ def _last(folder: Path) -> dict | None:
 
 
 def data_card(folder: Path) -> dict | None:
-    """The data card of a finished training set; None if it is not finished."""
+    """The data card of a finished training set; None if it is not finished, or only its card was kept."""
     path = folder / "card.json"
-    return json.loads(path.read_text()) if path.is_file() else None
+    return json.loads(path.read_text()) if path.is_file() and (folder / "train").is_dir() else None
+
+
+def prune(home: Path, keep: int) -> None:
+    """Delete the rows of all but the newest sets. The data cards stay, to measure drift from."""
+    made = sorted(path.parent for path in folder_of(home, date.min).parent.glob("*/train"))
+    for folder in made[:-keep]:
+        for part in ("train", "positives", "test", "corpus", "query_state.parquet", "item_state.parquet"):
+            shutil.rmtree(folder / part, ignore_errors=True)
 
 
 def folder_of(home: Path, day: date) -> Path:

@@ -41,6 +41,11 @@ def connect(memory: str = "1GB") -> ibis.BaseBackend:
     return ibis.duckdb.connect(memory_limit=memory, preserve_insertion_order=False)
 
 
+def _all(rows: ibis.Table, holds: Callable[[ibis.Table], ibis.Value]) -> ibis.Value:
+    """Whether a rule holds in every row, of which there may be none; where it cannot be told it does not."""
+    return rows.aggregate(all=holds(rows).fill_null(False).all().fill_null(True)).all.as_scalar()
+
+
 def check_rows(what: str, files: str, rules: RowRules) -> None:
     """Hold every row of some Parquet files (a glob) against the rules.
 
@@ -52,10 +57,7 @@ def check_rows(what: str, files: str, rules: RowRules) -> None:
         rows = backend.read_parquet(files)
         # A rule gives one truth for all rows: pandera would bring every row that fails into memory.
         checks = [
-            pandera.Check(
-                lambda data, holds=holds: data.table.aggregate(all=holds(data.table).all()).all.as_scalar(), name=rule
-            )
-            for rule, holds in rules.items()
+            pandera.Check(lambda data, holds=holds: _all(data.table, holds), name=rule) for rule, holds in rules.items()
         ]
         schema = pandera.ibis.DataFrameSchema(checks=checks)
         try:

@@ -18,7 +18,7 @@ from spark_jobs.config import NightConfig, Rules
 from spark_jobs.data_card import gini, stability_index
 from spark_jobs.days import Window
 from spark_jobs.lake import LakeError
-from spark_jobs.training_set import data_card
+from spark_jobs.training_set import data_card, prune
 from spark_jobs.validate import BadNight
 from tests.spark_jobs.conftest import FinishedNight, Silent
 from training.bundle import Shelf
@@ -124,6 +124,14 @@ def test_training_rows_that_know_the_future_or_are_incomplete_are_refused(tmp_pa
         validate.check_set(tmp_path / "bad", window, 1)
 
 
+def test_a_table_without_rows_breaks_no_rule_of_its_rows(tmp_path):
+    pq.write_table(pa.table({"id": pa.array([], pa.string())}), tmp_path / "part.parquet")
+    validate.check_rows("rows", str(tmp_path / "*.parquet"), {"a row has an id": lambda t: t.id.notnull()})
+    pq.write_table(pa.table({"id": pa.array([None], pa.string())}), tmp_path / "part.parquet")
+    with pytest.raises(BadNight, match="1 rows break it"):
+        validate.check_rows("rows", str(tmp_path / "*.parquet"), {"a row has an id": lambda t: t.id != "x"})
+
+
 def test_the_examples_are_three_however_many_rows_break_a_rule(tmp_path):
     _write(tmp_path / "date=1", {name: values * 50 for name, values in ROWS.items()})
     with pytest.raises(BadNight) as refused:
@@ -145,6 +153,15 @@ def test_counters_that_are_not_finite_are_refused(finished_night, tmp_path, coun
     pq.write_table(rows.set_column(rows.schema.get_field_index("counters"), "counters", changed), file)
     with pytest.raises(BadNight, match="item activity features .* 3 counters, finite and not negative. 1 rows"):
         validate.check_features(tmp_path / "offline", finished_night.card, shares)
+
+
+def test_of_old_sets_the_data_cards_stay(finished_night, tmp_path):
+    for day in ("2023-11-16", "2023-11-17", "2023-11-18"):
+        shutil.copytree(finished_night.folder, tmp_path / "training_sets" / day)
+    prune(tmp_path, keep=2)
+    kept = {path.name: data_card(path) for path in (tmp_path / "training_sets").iterdir()}
+    assert {day for day, card in kept.items() if card} == {"2023-11-17", "2023-11-18"}
+    assert [path.name for path in (tmp_path / "training_sets" / "2023-11-16").iterdir()] == ["card.json"]
 
 
 def test_a_set_whose_categories_have_moved_too_far_is_refused(finished_night):

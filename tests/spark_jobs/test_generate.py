@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from cli.generate import generate
+from cli.nightly import run_night
+from cli.settings import Settings
 from feature_repo.card import load_card
 from spark_jobs import generate as job
 from spark_jobs import lake
@@ -13,6 +16,8 @@ from spark_jobs.config import NightConfig
 from spark_jobs.features import read_profiles
 from spark_jobs.market import DAY_MS, SHARES, Market
 from spark_jobs.session import spark_session
+from tests.spark_jobs.conftest import Silent
+from training.config import DATConfig
 
 MARKET = Market(queries=300, items=1_000, days=10, seed=3)
 
@@ -78,3 +83,13 @@ def test_spark_writes_the_same_rows_however_it_cuts_them_and_the_card_reads_them
     assert queries == MARKET.queries and len(items) == MARKET.items
     named = items.set_index("item_id").category
     assert named["i0"] == job.CATEGORIES[MARKET.category[0]] and named.nunique() == 9
+
+
+def test_the_night_takes_a_generated_market_as_it_is(tmp_path: Path):
+    generate(tmp_path / "shop", queries=100, items=300, days=5, clicks=3_000, seed=1)
+    model = DATConfig(epochs=1)
+    settings = Settings(home=tmp_path / "home", dataset=str(tmp_path / "shop" / "card.toml"),
+                        night=NightConfig(cores="2", model=model))  # fmt: skip
+    night = run_night(settings, progress=Silent())
+    assert night.gate.verdict == "published" and night.rows > 2_000
+    assert 0 < night.metrics["live_hr100"] <= 1

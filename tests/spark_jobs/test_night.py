@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
 from cli.nightly import run_night
 from feature_repo.card import CardError
 from feature_repo.store import open_store
-from spark_jobs import experiment
+from spark_jobs import carry, experiment
 from spark_jobs.experiment import tracking_uri
 from spark_jobs.gate import judge
 from spark_jobs.tables import replace
@@ -45,10 +46,19 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
     assert offline.bundle[0] == bundle.version
 
 
-def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path):
+def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path, monkeypatch):
     settings = market_settings(tmp_path, gate_tolerance=0.5)
     first = run_night(settings, date(2023, 11, 18), progress=Silent())
+    _shops_of_a_new_kind_open(tmp_path / "market" / "shops.csv")
+    earlier, find = [], carry.find
+    monkeypatch.setattr(carry, "find", lambda *given: earlier.append(find(*given)) or earlier[-1])
     second = run_night(settings, date(2023, 11, 19), log=True, progress=Silent())
+    assert earlier[-1] is not None, "the second night goes on from what the first one left"
+    sets = settings.home / "training_sets"
+    assert json.loads((sets / "2023-11-19" / "card.json").read_text())["new_categories"] == ["garden"]
+    assert "garden" in Shelf(settings.home / "bundles").manifest(second.bundle).item.categories[0].values
+    _a_night_that_reads_all_clicks_again_writes_the_same(settings, second)
+    assert earlier[-1] is None
     shelf = Shelf(settings.home / "bundles")
     assert second.gate.verdict == "published" and "the bundle in service has" in second.gate.reason
     assert shelf.manifest(second.bundle).lineage["parent"] == first.bundle
@@ -70,6 +80,25 @@ def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_i
     assert refused.bundle not in shelf.versions() and shelf.current() == second.bundle
     assert not (settings.home / "training").exists()
     _the_experiments_are_logged(settings, {first.bundle, second.bundle}, refused.bundle)
+
+
+def _shops_of_a_new_kind_open(file: Path):
+    """Those that open on the second date's last day sell what nobody sold before."""
+    shops = pd.read_csv(file)
+    opens = pd.to_datetime(shops.opened, unit="ms").dt.date == date(2023, 11, 18)
+    assert opens.any()
+    shops.loc[opens, "kinds"] = "garden"
+    shops.to_csv(file, index=False)
+
+
+def _a_night_that_reads_all_clicks_again_writes_the_same(settings, night):
+    folder = settings.home / "training_sets" / str(night.date)
+    parts = ("query_state.parquet", "item_state.parquet", "corpus", "train")
+    expected = [pq.read_table(folder / part) for part in parts]
+    (settings.home / "offline" / "made.json").unlink()
+    (folder / "card.json").unlink()
+    assert run_night(settings, night.date, progress=Silent()).training_set_sha256 == night.training_set_sha256
+    assert all(pq.read_table(folder / part).equals(of) for part, of in zip(parts, expected, strict=True))
 
 
 def _the_experiments_are_logged(settings, published: set[str], refused: str):
