@@ -66,7 +66,7 @@ def test_the_whole_loop_counts_every_click_once_and_leaves_nothing_running(tmp_p
 @pytest.mark.parametrize("stage", ["compute features", "start the updater"])
 def test_ctrl_c_leaves_no_process_and_no_half_written_bundle(tmp_path: Path, stage: str):
     command, environment = _demo(tmp_path, "--once")
-    before = {"compute features": "land the log", "start the updater": "materialise"}[stage]
+    before = {"compute features": "land the log", "start the updater": "load the catalogues"}[stage]
     with subprocess.Popen(
         command,
         env=environment | {"PYTHONUNBUFFERED": "1"},
