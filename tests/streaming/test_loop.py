@@ -8,8 +8,7 @@ import pytest
 
 from cli.broker import LocalBroker
 from feature_repo.click_event import Click
-from streaming import transactions
-from streaming.clients import create_topics
+from streaming.clients import TransactionalProducer, create_topics
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
 from streaming.worker import WorkerError
@@ -130,7 +129,7 @@ def test_a_crash_around_the_commit_loses_and_doubles_nothing(bootstrap, store, m
     bundle, clicks = tiny_bundle(next(VERSION), frozen_items=True), some_clicks(120, new=0)
     broken = itertools.count()
 
-    class Breaking(transactions.KafkaProducer):
+    class Breaking(TransactionalProducer):
         def send_offsets_to_transaction(self, *args):
             if moment == "after_sending" and next(broken) % 3 == 0:
                 raise OSError("torn off before the commit")
@@ -141,7 +140,7 @@ def test_a_crash_around_the_commit_loses_and_doubles_nothing(bootstrap, store, m
             if moment == "after_commit" and next(broken) % 3 == 0:
                 raise OSError("torn off before the answer")
 
-    monkeypatch.setattr("streaming.clients.KafkaProducer", Breaking)
+    monkeypatch.setattr("streaming.clients.TransactionalProducer", Breaking)
     with running(bundle, store, UpdaterConfig(bootstrap=bootstrap, batch_clicks=10), feast_sink=False):
         produce(bootstrap, clicks)
         eventually(lambda: everything_counted(bootstrap, bundle, clicks), "all clicks are folded", 60)
