@@ -39,8 +39,8 @@ class UpdaterConfig(KafkaConnection):
     """At most this many clicks go into a transaction of the query stage. Larger: more throughput, more latency."""
     linger_ms: int = Field(default=40, ge=0)
     """How long the broker collects clicks before it hands them to the query stage, unless they come to 64 KiB sooner.
-    A transaction costs the same for one click as for a hundred: 0 makes a click show sooner and costs a core at 50
-    clicks a second that come one by one."""
+    A transaction costs the same for one click as for a hundred: 0 makes a click show sooner, at a transaction a click
+    where they come one by one."""
     batch_records: int = Field(default=64, ge=1)
     """At most this many records of signals go into a transaction of the item stage; each holds up to a batch."""
     poll_ms: int = Field(default=20, ge=1)
