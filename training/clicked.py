@@ -44,7 +44,7 @@ class Clicked:
         at = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts - first, counts)
         place = np.minimum(np.searchsorted(known, self.items[at]), len(known) - 1)
         hit = np.flatnonzero(known[place] == self.items[at])[::-1]
-        when = np.full((len(keys), len(known)), np.iinfo(np.int64).max)
+        when = np.full((len(keys), len(known)), np.iinfo(np.int32).max, np.int32)
         when[owner[hit], place[hit]] = self.order[at[hit]]  # backwards, so that the earliest is written last
-        found = when[row[:, None], column.reshape(1, -1)] < numbers[:, None]
+        found = when[row][:, column.ravel()] < numbers[:, None]
         return found.reshape(len(queries), *items.shape)

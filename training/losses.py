@@ -103,12 +103,12 @@ def sampled_softmax(
     columns = torch.cat([items[:, 0], items[:, 1:].reshape(-1, dim)])
     rows = torch.cat([item_rows[:, 0], item_rows[:, 1:].reshape(-1)])
     shift = torch.cat([log_expected[:, 0], log_expected[:, 1:].reshape(-1)])
-    logits = temperature * queries @ columns.T - shift
     hidden = torch.cat([seen[:, :, 0], seen[:, :, 1:].reshape(size, -1)], dim=1)
     hidden = hidden | (rows[None, :] == item_rows[:, :1]) | (rows < 0)[None, :]
     own = torch.arange(size)
     hidden[own, own] = False
-    return F.cross_entropy(logits.masked_fill(hidden, MASKED), own)
+    # Added within the product, which needs no further pass over [B, B·(1+S)] in either direction.
+    return F.cross_entropy(torch.addmm(torch.where(hidden, MASKED, -shift), temperature * queries, columns.T), own)
 
 
 def log_expected(item_rows: np.ndarray, batch: slice, window: int, items: int) -> Tensor:
