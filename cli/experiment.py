@@ -89,7 +89,7 @@ def _setup(settings, protocol: str | None, limit: int | None, newest: int | None
         chosen = np.random.default_rng(0).permutation(ids)[:queries]
         clicks = clicks.filter(pc.is_in(clicks["query_id"], pa.array(chosen, pa.string())))
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
-    return Setup(clicks, profiles, card, protocol or protocol_of(card), limit)
+    return Setup(clicks, profiles, card, protocol or protocol_of(card), limit, card.evaluate.negatives)
 
 
 def _online(out: Path, stage, arms: list[str], users: int, items: int, days: int, epochs: int | None, seed: int):

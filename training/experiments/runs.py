@@ -24,12 +24,12 @@ Stage = Callable[[str], AbstractContextManager[Any]]
 
 
 class Variant(BaseModel):
-    """A model with settings other than its own. ``negatives`` is S, which belongs to the training set."""
+    """A model with settings other than its own. ``negatives``: S, which belongs to the training set, if not its own."""
 
     label: str
     model: str
     settings: dict[str, Any] = {}
-    negatives: int = 4
+    negatives: int | None = None
 
     @property
     def seeds_differ(self) -> bool:
@@ -47,17 +47,19 @@ class Run(BaseModel):
 
 @dataclass
 class Setup:
-    """A log and how it is asked. ``limit``: only the first so many test clicks."""
+    """A log and how it is asked. ``limit``: only the first so many test clicks · ``negatives``: S of a training set."""
 
     clicks: pa.Table
     profiles: dict[str, pa.Table]
     card: DatasetCard
     protocol: Protocol
     limit: int | None = None
+    negatives: int = 4
     _made: dict[tuple, Trial] = field(default_factory=dict)
 
-    def trial(self, seed: int, negatives: int = 4, tuning: bool = False) -> Trial:
+    def trial(self, seed: int, negatives: int | None = None, tuning: bool = False) -> Trial:
         """The training window and test clicks; ``tuning`` cuts one step earlier and never sees the test clicks."""
+        negatives = negatives or self.negatives
         key = (seed, negatives, tuning)
         if key not in self._made:
             self._made.clear()  # one at a time: a trial is the largest thing in memory
@@ -69,7 +71,7 @@ class Setup:
     @property
     def identity(self) -> list:
         """What makes results of two setups comparable."""
-        return [self.card.name, self.protocol, self.limit, len(self.clicks)]
+        return [self.card.name, self.protocol, self.limit, len(self.clicks), self.negatives]
 
 
 class Journal:
@@ -127,7 +129,7 @@ def run_all(
     """Every variant with every seed, those that the journal holds from there: by label, in order of seed."""
     results: dict[str, list[tuple[Run, Array]]] = {variant.label: [] for variant in variants}
     for seed in range(seeds):
-        for variant in sorted(variants, key=lambda variant: variant.negatives):
+        for variant in sorted(variants, key=lambda variant: variant.negatives or setup.negatives):
             if seed and not variant.seeds_differ:
                 continue
             key = key_of(setup, variant, seed)
