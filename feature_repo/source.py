@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 from feature_repo.card import CardError, Clicks, DatasetCard, Side, Table
 
 UNIT_MS = {"s": 1_000, "ms": 1, "us": 0.001, "d": 86_400_000, "position": 1_000}
+SPAN_MS = 1_000_000  # of a log that has only positions, once its queries' sequences are laid side by side
 
 
 def dataset_folder(card: DatasetCard, data: Path, cache: Path) -> Path:

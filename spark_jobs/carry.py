@@ -70,17 +70,19 @@ def find(
 
 def write(
     clicks: DataFrame, folder: Path, offline: Path, card: DatasetCard, items: DataFrame,
-    shares: CategoryShares | None, start_ms: int,
+    shares: CategoryShares | None, start_ms: int, go_on: bool = True,
 ) -> None:  # fmt: skip
     """Write both sides' activity from a moment on, with the newest of each key before it, and the queries' past.
 
     Args:
         clicks: All that there are. folder: The lake's, which they are from.
         items: The items' catalogue, for their categories.
+        go_on: From an earlier night's history, and let a later night go on from this one; False where clicks are
+            left out that others count.
     """
     spark = clicks.sparkSession
     dates = lake.fingerprints(folder)
-    earlier = find(spark, offline, folder, card, shares, start_ms)
+    earlier = find(spark, offline, folder, card, shares, start_ms) if go_on else None
     before = clicks.where(F.col("event_time") < start_ms)
     if earlier:
         before = before.where(F.col("event_time") >= earlier.start)
@@ -101,5 +103,6 @@ def write(
         lambda: features.write_history(past, offline, PAST),
         *(partial(features.write_history, rows, offline, f"{side}_activity") for side, rows in made.items()),
     )
-    mark = _Mark(start=start_ms, counted=_counted(card, shares), dates=dates)
-    _file(offline).write_text(mark.model_dump_json())
+    if go_on:
+        mark = _Mark(start=start_ms, counted=_counted(card, shares), dates=dates)
+        _file(offline).write_text(mark.model_dump_json())

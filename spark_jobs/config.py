@@ -53,6 +53,9 @@ class NightConfig(BaseModel):
 
     window_days: int | None = Field(default=None, ge=1)
     """Days to train on; None: what the dataset card says (ten, as in the paper)."""
+    cut: Literal["day", "last-out"] | None = None
+    """What a model is tried on: the day after the window, or each query's last click of it, which is then left out of
+    all that is trained on. None: the day, where the log has times; else, of positions, the last clicks."""
     lake_batch: int = Field(default=2_000_000, ge=1)
     """Kafka records landed at a time, which bounds the memory that a backlog takes."""
     negatives: int = Field(default=4, ge=1)

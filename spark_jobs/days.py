@@ -24,10 +24,14 @@ def window(card: DatasetCard, day: date, days: int) -> Window:
     return Window(cut - days * card.day_ms, cut, cut + card.day_ms)
 
 
-def latest(card: DatasetCard, last_click_ms: int) -> date:
-    """The date whose test day ends with the date of the last click: the newest that can be tested on."""
+def latest(card: DatasetCard, last_click_ms: int, last_out: bool = False) -> date:
+    """The date whose test day ends with the date of the last click: the newest that can be tested on.
+
+    Args:
+        last_out: No day is tested on: the date after that of the last click.
+    """
     after = datetime.fromtimestamp(last_click_ms / 1000, UTC).date() + timedelta(days=1)
-    return after - timedelta(milliseconds=card.day_ms)
+    return after if last_out else after - timedelta(milliseconds=card.day_ms)
 
 
 def day_column(card: DatasetCard, time_ms: Column) -> Column:

@@ -17,14 +17,16 @@ class Verdict(BaseModel):
 
 
 def judge(
-    fitted: Fitted, coverage: float | None, hr100: float | None, in_service_hr100: float | None, config: NightConfig
-) -> Verdict:
+    fitted: Fitted, coverage: float | None, hr100: float | None, in_service_hr100: float | None, config: NightConfig,
+    tried_on: str = "the newest day",
+) -> Verdict:  # fmt: skip
     """Hold a trained model against the gate.
 
     Args:
         coverage: Share of the newest day's clicks whose item the model knows; None: that day has no clicks yet.
         hr100: HR@100 on the newest day, live; None likewise.
         in_service_hr100: The same of the bundle in service; None: there is none.
+        tried_on: What the clicks of the newest day are here, for the reason: by the other cut they are the last ones.
     """
     for side, table in (("query", fitted.queries), ("item", fitted.items)):
         if not (np.isfinite(table.vectors).all() and np.isfinite(table.a).all()):
@@ -39,20 +41,18 @@ def judge(
     if coverage is not None and coverage < config.gate_coverage:
         return Verdict(
             verdict="refused",
-            reason=f"only {coverage:.1%} of the newest day's clicks are on items it knows; "
+            reason=f"only {coverage:.1%} of {tried_on}'s clicks are on items it knows; "
             f"{config.gate_coverage:.0%} asked",
         )
     if hr100 is None:
-        return Verdict(
-            verdict="published", reason="vectors finite and alive; the newest day has no clicks to compare on"
-        )
+        return Verdict(verdict="published", reason=f"vectors finite and alive; {tried_on} has no clicks to compare on")
     if in_service_hr100 is None:
         return Verdict(
-            verdict="published", reason=f"HR@100 {hr100:.3f} on the newest day; no bundle in service to compare with"
+            verdict="published", reason=f"HR@100 {hr100:.3f} on {tried_on}; no bundle in service to compare with"
         )
     floor = in_service_hr100 * (1 - config.gate_tolerance)
     return Verdict(
         verdict="published" if hr100 >= floor else "refused",
-        reason=f"HR@100 {hr100:.3f} on the newest day; the bundle in service has {in_service_hr100:.3f}, "
+        reason=f"HR@100 {hr100:.3f} on {tried_on}; the bundle in service has {in_service_hr100:.3f}, "
         f"and at least {floor:.3f} was asked",
     )

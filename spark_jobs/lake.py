@@ -18,12 +18,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pyspark.errors import StreamingQueryException
 from pyspark.sql import Column, DataFrame, SparkSession
+from pyspark.sql import Window as Over
 from pyspark.sql import functions as F
 from pyspark.sql import types as T
 
 from feature_repo.card import CardError, Clicks, DatasetCard
 from feature_repo.click_event import EARLIEST_MS, LATEST_MS
-from feature_repo.source import UNIT_MS
+from feature_repo.source import SPAN_MS, UNIT_MS
 from spark_jobs.days import day_column
 from spark_jobs.lock import only_one
 from spark_jobs.tables import replace
@@ -60,6 +61,8 @@ def _clicks_of(spark: SparkSession, file: str, spec: Clicks) -> DataFrame:
 def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
     """The clicks of the log files that a card describes. An event's id is the hash of its query, item and time.
 
+    A log of positions gets moments of the first day that there can be: see :func:`_side_by_side`.
+
     Raises:
         CardError: a file or a column is missing.
     """
@@ -70,12 +73,24 @@ def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
         raise CardError(f"no file {', '.join(paths)} in {folder}; the dataset card names it")
     # Each file by itself: their columns may be of other types or in another order.
     clicks = reduce(DataFrame.unionByName, [_clicks_of(spark, file, spec) for file in files])
-    return clicks.select(
+    clicks = clicks.select(
         F.md5(F.concat_ws("\x1f", *clicks.columns)).alias("event_id"),
         "*",
         F.lit(None).cast("int").alias("partition"),
         F.lit(None).cast("long").alias("offset"),
     )
+    return _side_by_side(clicks) if spec.time_unit == "position" else clicks
+
+
+def _side_by_side(clicks: DataFrame) -> DataFrame:
+    """Clicks whose times are positions, with moments of one common span, over which each query's clicks are spread: as
+    ``dat evaluate`` spreads them, but for where in step each query begins, which is a hash of its id here.
+    """
+    query = Over.partitionBy("query_id")
+    number = F.row_number().over(query.orderBy("event_time", "item_id")) - 1
+    step = F.pmod(F.xxhash64("query_id"), F.lit(1 << 20)) / (1 << 20)
+    moment = F.floor((number + step) / F.count("*").over(query) * SPAN_MS).cast("long") + EARLIEST_MS
+    return clicks.withColumn("event_time", F.when(F.col("event_time").isNotNull(), moment))
 
 
 def count_valid(clicks: DataFrame) -> tuple[int, int, pd.DataFrame]:

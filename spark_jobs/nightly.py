@@ -13,6 +13,7 @@ from feature_repo.card import DatasetCard
 from spark_jobs import carry, features, lake, training_set, validate
 from spark_jobs.config import NightConfig
 from spark_jobs.days import Window, latest, window
+from spark_jobs.last_out import closing, cut_by, hold_out
 from spark_jobs.lock import only_one
 from spark_jobs.progress import Clock, Progress
 from spark_jobs.records import NightSummary
@@ -80,26 +81,35 @@ class Night:
                 with clock.stage("land new clicks from Kafka"):
                     lake.land_new(spark, card, home, self.bootstrap, self.topic, at_most=config.lake_batch)
             clicks = lake.read_lake(spark, card, clicks_folder)
-            day = day or latest(card, clicks.agg(F.max("event_time")).first()[0])
+            last_out = cut_by(card, config) == "last-out"
+            day = day or latest(card, clicks.agg(F.max("event_time")).first()[0], last_out)
             span = window(card, day, config.window_days or card.window_days)
+            span = closing(span, clicks) if last_out else span
             folder = training_set.folder_of(home, day)
             done = training_set.data_card(folder)
             asked = {"start": span.start, "cut": span.cut, "negatives": config.negatives, "seed": config.seed}
-            asked |= {"negative_mix": config.negative_mix.model_dump()}
-            if again or done is None or any(done.get(key) != value for key, value in asked.items()):
+            asked |= {"negative_mix": config.negative_mix.model_dump(), "cut_by": cut_by(card, config)}
+            made = done is not None and all(done.get(key) == value for key, value in asked.items())
+            renewal = Renewal(home, card, self.store, config, clock)
+            if made and not again and (record := renewal.finished(day, done)):
+                return record
+            if again or not made or not training_set.has_rows(folder):
                 in_window = F.col("event_time").between(span.start, span.cut - 1)
-                if clicks.where(in_window).limit(1).count() == 0:
+                known, test = clicks, clicks.where(F.col("event_time").between(span.cut, span.end - 1))
+                if last_out:
+                    known, test = hold_out(clicks, span)
+                if known.where(in_window).limit(1).count() == 0:
                     raise NightError(f"the lake has no clicks in the window before {day}; choose another --date")
                 with clock.stage("check the clicks"):
-                    validate.check_days(clicks, span, card, config.rules)
-                profiles, shares = self._features(clicks, span, clock)
+                    validate.check_days(known, span, card, config.rules)
+                profiles, shares = self._features(known, span, clock)
                 with clock.stage("sample negatives"):
-                    training_set.sample(clicks, profiles, card, span, config, folder, home / "offline")
-                rows = clicks.where(in_window).count()
+                    training_set.sample(known, test, profiles, card, span, config, folder, home / "offline")
+                rows = known.where(in_window).count()
                 with clock.stage("join features as of each click", rows) as advance:
                     training_set.join(self.store, card, span, config, folder, advance, shares, spark)
             offsets = _offsets(clicks, span.cut)
-        return Renewal(home, card, self.store, config, clock).run(day, folder, offsets, again)
+        return renewal.run(day, folder, offsets, again)
 
     def _features(
         self, clicks: DataFrame, span: Window, clock: Clock
@@ -115,7 +125,8 @@ class Night:
             inherited = shelf.manifest(parent).query.shares if parent else None
             before = clicks.where(F.col("event_time") < span.cut)
             shares = features.category_shares(before, profiles["item"], card, inherited)
-            carry.write(clicks, self.home / "lake" / "clicks", offline, card, profiles["item"], shares, span.start)
+            landed, go_on = self.home / "lake" / "clicks", cut_by(card, self.config) == "day"
+            carry.write(clicks, landed, offline, card, profiles["item"], shares, span.start, go_on)
         with clock.stage("check the features"):
             validate.check_features(offline, card, shares)
             in_window = before.where(F.col("event_time") >= span.start)

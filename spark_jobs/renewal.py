@@ -38,6 +38,13 @@ class Renewal:
     def shelf(self) -> Shelf:
         return Shelf(self.home / "bundles")
 
+    def finished(self, day: date, found: dict) -> NightSummary | None:
+        """What the night's record says, if it is of this training set (by its data card) and of these settings."""
+        record = records.read(self.home, day)
+        if record is None or record.asked != self._asked(day, found, record.parent):
+            return None
+        return record.model_copy(update={"stages": self.clock.seconds})
+
     def run(self, day: date, folder: Path, offsets: dict[int, int], again: bool = False) -> NightSummary:
         """Train, judge, publish, load the catalogues online; or find in the night's record that this was done.
 
@@ -47,10 +54,10 @@ class Renewal:
             again: Do it in spite of the record. A bundle that is on the shelf stays: the same inputs make the same one.
         """
         found, shelf = training_set.data_card(folder), self.shelf
+        if not again and (record := self.finished(day, found)):
+            return record
         record = records.read(self.home, day)
-        if record and not again and record.asked == self._asked(day, found, record.parent):
-            return record.model_copy(update={"stages": self.clock.seconds})
-        parent = shelf.ancestor(found["cut"])
+        parent = self.parent(found)
         version = retrain.version_of(day.isoformat(), found, self.config, parent)
         if version in shelf.versions():  # made again, or an earlier run ended between publishing and its record
             earlier = Verdict(verdict="published", reason="published by an earlier run of the same night")
@@ -76,6 +83,13 @@ class Renewal:
         training_set.prune(self.home, self.config.keep_sets)
         return summary
 
+    def parent(self, found: dict) -> str | None:
+        """The bundle to start from, for a training set by its data card: if that holds clicks out, one that held them
+        out too. What was tried on a later day has learnt from them."""
+        parent = self.shelf.ancestor(found["cut"])
+        held_out = parent and self.shelf.manifest(parent).lineage.get("cut_by") == "last-out"
+        return parent if held_out or found["cut_by"] == "day" else None
+
     def _asked(self, day: date, found: dict, parent: str | None) -> str:
         """What a record must agree with: the version, which covers data, model and parent, and the gate's demands."""
         version = retrain.version_of(day.isoformat(), found, self.config, parent)
@@ -99,21 +113,25 @@ class Renewal:
         with clock.stage("train DAT", config.model.epochs) as advance:
             fitted = retrain.train(folder, self.card, config, start_from, cut, lambda report: advance(1), file)
         test = retrain.read_test(folder).slice(0, config.test_clicks)
+        # Clicks that were held out of the window have no order after its end in which to be folded in.
+        asked, tried_on = ("static", "live"), "the newest day"
+        if found["cut_by"] == "last-out":
+            asked, tried_on = ("static",), "the last-out test"
         reports, in_service = {}, None
         if len(test):
             catalogues = retrain.read_catalogues(self.home / "offline")
-            with clock.stage("evaluate on the test day", len(test) * (2 if parent is None else 3)) as advance:
-                for name in ("static", "live"):
+            with clock.stage("evaluate on the test clicks", len(test) * (len(asked) + bool(parent))) as advance:
+                for name in asked:
                     reports[name] = retrain.test_report(
                         fitted, test, catalogues, self.card, cut, name == "live", steps(advance)
                     )
                 if start_from is not None:
                     in_service = retrain.test_report(
-                        Fitted.of(start_from), test, catalogues, self.card, cut, True, steps(advance)
+                        Fitted.of(start_from), test, catalogues, self.card, cut, name == "live", steps(advance)
                     )
         coverage = found["test_clicks_known_item"] / found["test_clicks"] if found["test_clicks"] else None
-        hr100 = reports["live"].all.hr100 if reports else None
-        verdict = judge(fitted, coverage, hr100, in_service.all.hr100 if in_service else None, config)
+        hr100 = reports[asked[-1]].all.hr100 if reports else None
+        verdict = judge(fitted, coverage, hr100, in_service.all.hr100 if in_service else None, config, tried_on)
         services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}
         bundle = retrain.make_bundle(fitted, version, self.card, found, offsets, services, reports, parent)
         with clock.stage("log the experiment"):

@@ -66,7 +66,7 @@ def _rank(fitted: Fitted, replay: Replay, cut_ms: int, live: bool, on_clicks: Ca
 
 
 def read_test(folder: Path) -> pa.Table:
-    """The clicks of the day after the window, in order of time."""
+    """The clicks that a model is tried on, in order of time."""
     return pq.read_table(folder / "test").sort_by([("event_time", "ascending"), ("event_id", "ascending")])
 
 
@@ -103,6 +103,12 @@ def make_bundle(
         services=services,
         metrics=metrics | sizes,
         parts=parts,
-        lineage={"training_set": card["sha256"], "parent": parent or "", "seed": str(card["seed"])} | code_version(),
+        lineage={
+            "training_set": card["sha256"],
+            "parent": parent or "",
+            "seed": str(card["seed"]),
+            "cut_by": card.get("cut_by", "day"),
+        }
+        | code_version(),
     )
     return Bundle(manifest, fitted.model, fitted.queries, fitted.items)

@@ -4,7 +4,7 @@
 
 ``positives/date=D/``    what Spark sampled: event_id, query_id, event_time, candidates (the clicked item, S others)
 ``train/date=D/``        the same in order of time, with what each tower reads: ``query__*``, ``item__*`` (1+S values)
-``test/``                the clicks of the day after the window
+``test/``                the clicks of the day after the window, or the last ones that were held out of it
 ``query_state.parquet``, ``item_state.parquet``   every id as of the cut
 ``corpus/``              the items and since when they exist
 ``card.json``            the data card: counts, imbalance, coverage, drift, and what was dropped
@@ -28,6 +28,7 @@ from spark_jobs.config import NightConfig
 from spark_jobs.data_card import describe
 from spark_jobs.days import Window, day_column
 from spark_jobs.features import as_of, latest_items, read_history, state_at
+from spark_jobs.last_out import cut_by
 from spark_jobs.negatives import corpus, with_negatives
 from spark_jobs.session import side_by_side
 from spark_jobs.tables import replace, sha256
@@ -36,6 +37,7 @@ from training.shares import CategoryShares
 
 def sample(
     clicks: DataFrame,
+    test: DataFrame,
     profiles: dict[str, DataFrame],
     card: DatasetCard,
     window: Window,
@@ -46,7 +48,7 @@ def sample(
     """The Spark half: positives with negatives, the test clicks and the states at the cut, in place of earlier ones.
 
     Args:
-        clicks: All clicks, or those from the window's start on.
+        clicks: All clicks, or those from the window's start on. test: Those that the model will be tried on.
         profiles: The catalogues by side.
         offline: Where the activity after each click, and the queries' past, have been written.
     """
@@ -60,8 +62,7 @@ def sample(
         items = spark.read.parquet(str(staging / "corpus"))
         positives = with_negatives(in_window, staging / "corpus", config.negatives, config.negative_mix, config.seed)
         dated = positives.withColumn("date", day_column(card, F.col("event_time")))
-        test = clicks.where(F.col("event_time").between(window.cut, window.end - 1))
-        test = test.select("event_id", "query_id", "item_id", "event_time").orderBy("event_time", "event_id")
+        tried = test.select("event_id", "query_id", "item_id", "event_time").orderBy("event_time", "event_id")
         listed = profiles["item"].join(items.select("item_id"), "item_id", "semi")
         item = state_at(newest["item"], listed, "item", card).orderBy("id")
         latest = latest_items(in_window, card.history, read_history(spark, offline, PAST))
@@ -70,7 +71,7 @@ def sample(
         side_by_side(
             spark,
             lambda: dated.write.partitionBy("date").parquet(str(staging / "positives")),
-            lambda: test.write.parquet(str(staging / "test")),
+            lambda: tried.write.parquet(str(staging / "test")),
             lambda: query.write.parquet(str(staging / "query_state.parquet")),
             lambda: item.write.parquet(str(staging / "item_state.parquet")),
         )
@@ -121,6 +122,7 @@ def _write_card(
         "start": window.start,
         "cut": window.cut,
         "end": window.end,
+        "cut_by": cut_by(dataset, config),
         "negatives": config.negatives,
         "negative_mix": config.negative_mix.model_dump(),
         "seed": config.seed,
@@ -141,9 +143,14 @@ def _last(folder: Path) -> dict | None:
 
 
 def data_card(folder: Path) -> dict | None:
-    """The data card of a finished training set; None if it is not finished, or only its card was kept."""
+    """The data card of a finished training set, of which no more may have been kept; None if it is not finished."""
     path = folder / "card.json"
-    return json.loads(path.read_text()) if path.is_file() and (folder / "train").is_dir() else None
+    return json.loads(path.read_text()) if path.is_file() else None
+
+
+def has_rows(folder: Path) -> bool:
+    """Whether the rows of a finished set are still kept."""
+    return (folder / "train").is_dir()
 
 
 def prune(home: Path, keep: int) -> None:

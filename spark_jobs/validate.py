@@ -102,7 +102,7 @@ def check_days(clicks: DataFrame, window: Window, card: DatasetCard, rules: Rule
     found = counted.agg(F.sum("count").alias("clicks"), F.max("count").alias("most")).toPandas().set_index("number")
     earlier = clicks.where(F.col("event_time") < window.start).limit(1).count() > 0
     first = 0 if earlier or found.empty else int(found.index.min())
-    days = found.reindex(range(first, (window.cut - window.start) // card.day_ms)).fillna(0)
+    days = found.reindex(range(first, -((window.start - window.cut) // card.day_ms))).fillna(0)
     days["day"] = [
         f"{datetime.fromtimestamp((window.start + n * card.day_ms) / 1000, UTC):%Y-%m-%d}" for n in days.index
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.card import DatasetCard
+from feature_repo.source import SPAN_MS
 from training.clicked import Clicked
 from training.examples import TrainingSet
 from training.replay import Replay, make_replay
@@ -16,7 +17,6 @@ from training.window import make_examples, number, split_at
 Array = np.ndarray
 Protocol = Literal["window", "last-out", "live"]
 LIVE_SHARE = 0.1
-SPAN_MS = 1_000_000  # of a log that has only positions, once its queries' sequences are laid side by side
 
 
 class ProtocolError(ValueError):

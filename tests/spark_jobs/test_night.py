@@ -47,7 +47,7 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
 
 
 def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path, monkeypatch):
-    settings = market_settings(tmp_path, gate_tolerance=0.5)
+    settings = market_settings(tmp_path, gate_tolerance=0.5, keep_sets=1)
     first = run_night(settings, date(2023, 11, 18), progress=Silent())
     _shops_of_a_new_kind_open(tmp_path / "market" / "shops.csv")
     earlier, find = [], carry.find
@@ -65,10 +65,12 @@ def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_i
     assert shelf.versions() == [first.bundle, second.bundle] and shelf.current() == second.bundle
     assert set(shelf.load(first.bundle).items.ids) <= set(shelf.load(second.bundle).items.ids)
 
-    # The first date once more: its record says that it is done, and the service stays with the newer bundle.
+    # The first date once more: its record says that it is done, though only the data card of its set was kept, and the
+    # service stays with the newer bundle.
+    assert sorted(path.parent.name for path in sets.glob("*/train")) == ["2023-11-19"]
     repeated = run_night(settings, date(2023, 11, 18), progress=Silent())
     assert repeated.model_copy(update={"stages": first.stages}) == first
-    assert "train DAT" not in repeated.stages and shelf.current() == second.bundle
+    assert list(repeated.stages) == ["start Spark"] and shelf.current() == second.bundle
 
     # A gate that asks for the impossible refuses; the next run with it finds the refusal in the record.
     asked = settings.night.model_copy(update={"gate_coverage": 1.0, "window_days": 2})
