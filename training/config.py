@@ -34,7 +34,7 @@ class DATConfig(BaseModel):
     """Scores are multiplied by this inside the loss (1 is eq. 4 to the letter)."""
     frequency_window: int = Field(default=4096, ge=1)
     """Clicks around a batch in which the logQ correction counts how often an item is clicked: what is in fashion
-    changes, and a batch is a moment."""
+    changes, and a batch is a moment. Where nothing is ever in fashion, all clicks say more."""
     lambda_u: float = 0.5
     lambda_v: float = 0.5
     lambda_ca: float = 1.0

@@ -1,10 +1,10 @@
 """The losses: eq. 2 (mimic), eq. 3 (category alignment), eq. 4 (cross entropy), and sampled softmax beside it."""
 
-import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+RARE = 1e-12  # more than never, so that its log is finite
 MASKED = -1e9  # a logit that no softmax sees; finite, so that no gradient is NaN
 
 
@@ -85,7 +85,7 @@ def sampled_softmax(
     items: Tensor,
     item_rows: Tensor,
     seen: Tensor,
-    log_expected: Tensor,
+    expected: Tensor,
     temperature: float,
 ) -> Tensor:
     """Cross entropy of each positive against all the batch's candidates, in-batch positives and uniform negatives.
@@ -94,7 +94,7 @@ def sampled_softmax(
         queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first.
         item_rows: [B, 1+S] which items (−1: no candidate).
         seen: [B, B, 1+S] the candidates of the whole batch that are no negatives of a query, since it has seen them.
-        log_expected: [B, 1+S] log of how often each item is expected among a batch's candidates: the logQ correction.
+        expected: [B, 1+S] how often each item is expected among a batch's candidates, for the logQ correction.
 
     Left out for a positive: the same item wherever else it stands (an accidental hit), and what its query has seen.
     """
@@ -102,6 +102,7 @@ def sampled_softmax(
     # Positives first, then the negatives of the whole batch.
     columns = torch.cat([items[:, 0], items[:, 1:].reshape(-1, dim)])
     rows = torch.cat([item_rows[:, 0], item_rows[:, 1:].reshape(-1)])
+    log_expected = (expected + RARE).log()
     shift = torch.cat([log_expected[:, 0], log_expected[:, 1:].reshape(-1)])
     hidden = torch.cat([seen[:, :, 0], seen[:, :, 1:].reshape(size, -1)], dim=1)
     hidden = hidden | (rows[None, :] == item_rows[:, :1]) | (rows < 0)[None, :]
@@ -109,19 +110,3 @@ def sampled_softmax(
     hidden[own, own] = False
     # Added within the product, which needs no further pass over [B, B·(1+S)] in either direction.
     return F.cross_entropy(torch.addmm(torch.where(hidden, MASKED, -shift), temperature * queries, columns.T), own)
-
-
-def log_expected(item_rows: np.ndarray, batch: slice, window: int, items: int) -> Tensor:
-    """The logQ correction's ``log_expected`` [B, 1+S] of a batch, per example: how often an item stands among the
-    positives, counted in the ``window`` clicks around the batch, and among the uniform negatives.
-
-    Args:
-        item_rows: [R, 1+S] of all examples, in order of time.
-        items: How many there are to draw negatives from.
-    """
-    half = window // 2
-    around = np.sort(item_rows[max(batch.start - half, 0) : batch.stop + half, 0])
-    candidates = item_rows[batch]
-    clicked = np.searchsorted(around, candidates, "right") - np.searchsorted(around, candidates, "left")
-    uniform = (item_rows.shape[1] - 1) / items
-    return torch.from_numpy(np.log(clicked / len(around) + uniform + 1e-12).astype(np.float32))

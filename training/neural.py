@@ -16,6 +16,7 @@ from training.clicked import Clicked
 from training.evaluation import Vectors, VectorScorer
 from training.examples import TrainingSet
 from training.features import Inputs
+from training.frequency import Frequency
 from training.history import before_each, in_replay
 from training.live import LiveItems
 from training.optimiser import Optimiser
@@ -74,16 +75,15 @@ class NeuralRival:
         optimiser = Optimiser(self.encoder, config.learning_rate)
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
         history = before_each(examples.query_rows, examples.item_rows[:, 0], config.history) + 1
-        frequency = np.bincount(examples.item_rows[:, 0], minlength=len(window.item)) / len(examples)
-        expected = np.log(frequency + (examples.candidates - 1) / len(window.item)).astype(np.float32)
+        self.frequency = Frequency(examples.item_rows[:, 0])
         self.encoder.train()
         whole = len(examples) // config.batch_size * config.batch_size
         for _ in range(config.epochs):
             for chosen in torch.randperm(len(examples))[:whole].view(-1, config.batch_size).numpy():
-                self._step(optimiser, chosen, history, expected)
+                self._step(optimiser, chosen, history)
         self.encoder.eval()
 
-    def _step(self, optimiser: Optimiser, chosen: Array, history: Array, expected: Array) -> None:
+    def _step(self, optimiser: Optimiser, chosen: Array, history: Array) -> None:
         examples, width = self.window.examples, self.window.examples.candidates
         item_rows = examples.item_rows[chosen]
         flat = (chosen[:, None] * width + np.arange(width)).ravel()
@@ -92,12 +92,13 @@ class NeuralRival:
         query.rows[torch.rand(len(chosen)).numpy() < self.config.query_id_dropout] = 0
         interests = self._scaled(self.encoder.queries(query, torch.from_numpy(history[chosen])))
         seen = self.clicked.seen(chosen, examples.query_rows[chosen], item_rows)
+        expected = self.frequency.expected(item_rows, 0, len(examples), len(self.window.item))
         loss = losses.sampled_softmax(
             self._scaled(self.encoder.attend(interests, items[:, 0])),
             items,
             torch.from_numpy(item_rows),
             torch.from_numpy(seen),
-            torch.from_numpy(expected[np.maximum(item_rows, 0)]),
+            torch.from_numpy(expected).float(),
             self.config.temperature if self.encoder.normalise else 1.0,
         )
         optimiser.step(loss)

@@ -18,6 +18,7 @@ from training.config import DATConfig
 from training.dat import DAT, represent
 from training.examples import Examples, State
 from training.features import Inputs, InputSpec
+from training.frequency import Frequency
 from training.optimiser import Optimiser
 from training.towers import Tower
 from training.warm_start import warm_start
@@ -101,6 +102,7 @@ class Trainer:
         self.parameters = parameters
         self.optimiser = Optimiser(parameters, config.learning_rate, workers, table_rate=config.table_rate)
         self.category = torch.from_numpy(item.category)
+        self.frequency = Frequency(examples.item_rows[:, 0])
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
         self.done = 0  # steps of the whole run, for the learning rate
         self.reset()
@@ -182,10 +184,15 @@ class Trainer:
         if config.loss == "bce":
             loss_p = losses.binary_cross_entropy(p_u, p_v, item_rows >= 0, config.temperature)
         else:
-            expected = losses.log_expected(examples.item_rows, rows, config.frequency_window, len(self.item))
+            half = config.frequency_window // 2
+            expected = self.frequency.expected(
+                examples.item_rows[rows], rows.start - half, rows.stop + half, len(self.item)
+            )
             numbers = np.arange(rows.start, rows.stop)
             seen = self.clicked.seen(numbers, examples.query_rows[rows], examples.item_rows[rows])
-            loss_p = losses.sampled_softmax(p_u, p_v, item_rows, torch.from_numpy(seen), expected, config.temperature)
+            loss_p = losses.sampled_softmax(
+                p_u, p_v, item_rows, torch.from_numpy(seen), torch.from_numpy(expected).float(), config.temperature
+            )
         loss_u = loss_v = loss_ca = torch.zeros(())
         if config.amm == "gradient":
             pairs = size * width
