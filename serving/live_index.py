@@ -278,7 +278,8 @@ class LiveIndex:
             work = self.calibrate
         else:
             return
-        self._thread = threading.Thread(target=work, name="index-rebuild", daemon=True)
+        # No daemon: a process waits for it, since to be cut off within Faiss would abort it.
+        self._thread = threading.Thread(target=work, name="index-rebuild")
         self._thread.start()
 
     @property

@@ -1,5 +1,7 @@
 """The live index against a plain dictionary and exact search."""
 
+import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -176,3 +178,20 @@ def test_default_probes_find_nearly_everything_in_a_clustered_corpus():
     assert recall >= 0.98
     seen = [np.array(row[:700], np.int64) for row in right]
     assert not any(set(a) & set(s) for a, s in zip(lists.search(queries, 100, seen)[0].tolist(), seen, strict=True))
+
+
+def test_a_process_that_ends_waits_for_the_rebuild_of_its_index():
+    """Cut off within Faiss by the interpreter's end, the rebuild would abort the process: status 134 for a good run."""
+    code = """
+import atexit, threading
+import numpy as np
+from serving.config import IndexConfig
+from serving.live_index import LiveIndex
+vectors = np.random.default_rng(0).standard_normal((20_000, 32)).astype(np.float32)
+index = LiveIndex(vectors, IndexConfig(kind="ivf"))
+index.upsert(np.arange(20_000), vectors)
+print(len(threading.enumerate()))
+atexit.register(lambda: print(len(threading.enumerate())))
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=120)
+    assert (done.returncode, done.stdout.split()) == (0, ["2", "1"]), done.stderr
