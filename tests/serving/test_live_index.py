@@ -183,13 +183,17 @@ def test_default_probes_find_nearly_everything_in_a_clustered_corpus():
 def test_a_process_that_ends_waits_for_the_rebuild_of_its_index():
     """Cut off within Faiss by the interpreter's end, the rebuild would abort the process: status 134 for a good run."""
     code = """
-import atexit, threading
+import atexit, threading, time
 import numpy as np
 from serving.config import IndexConfig
 from serving.live_index import LiveIndex
-vectors = np.random.default_rng(0).standard_normal((20_000, 32)).astype(np.float32)
-index = LiveIndex(vectors, IndexConfig(kind="ivf"))
-index.upsert(np.arange(20_000), vectors)
+class Slow(LiveIndex):
+    def rebuild(self):
+        time.sleep(1)
+        super().rebuild()
+vectors = np.random.default_rng(0).standard_normal((2_000, 32)).astype(np.float32)
+index = Slow(vectors, IndexConfig(kind="ivf"))
+index.upsert(np.arange(2_000), vectors)
 print(len(threading.enumerate()))
 atexit.register(lambda: print(len(threading.enumerate())))
 """
