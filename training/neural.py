@@ -75,15 +75,16 @@ class NeuralRival:
         optimiser = Optimiser(self.encoder, config.learning_rate)
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
         history = before_each(examples.query_rows, examples.item_rows[:, 0], config.history) + 1
-        self.frequency = Frequency(examples.item_rows[:, 0])
+        frequency = Frequency(examples.item_rows[:, 0])
+        expected = frequency.expected(examples.item_rows, 0, len(examples), len(window.item)).astype(np.float32)
         self.encoder.train()
         whole = len(examples) // config.batch_size * config.batch_size
         for _ in range(config.epochs):
             for chosen in torch.randperm(len(examples))[:whole].view(-1, config.batch_size).numpy():
-                self._step(optimiser, chosen, history)
+                self._step(optimiser, chosen, history, expected[chosen])
         self.encoder.eval()
 
-    def _step(self, optimiser: Optimiser, chosen: Array, history: Array) -> None:
+    def _step(self, optimiser: Optimiser, chosen: Array, history: Array, expected: Array) -> None:
         examples, width = self.window.examples, self.window.examples.candidates
         item_rows = examples.item_rows[chosen]
         flat = (chosen[:, None] * width + np.arange(width)).ravel()
@@ -92,13 +93,12 @@ class NeuralRival:
         query.rows[torch.rand(len(chosen)).numpy() < self.config.query_id_dropout] = 0
         interests = self._scaled(self.encoder.queries(query, torch.from_numpy(history[chosen])))
         seen = self.clicked.seen(chosen, examples.query_rows[chosen], item_rows)
-        expected = self.frequency.expected(item_rows, 0, len(examples), len(self.window.item))
         loss = losses.sampled_softmax(
             self._scaled(self.encoder.attend(interests, items[:, 0])),
             items,
             torch.from_numpy(item_rows),
             torch.from_numpy(seen),
-            torch.from_numpy(expected).float(),
+            torch.from_numpy(expected),
             self.config.temperature if self.encoder.normalise else 1.0,
         )
         optimiser.step(loss)
