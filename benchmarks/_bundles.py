@@ -11,6 +11,7 @@ import torch
 from training.bundle import Bundle, Manifest, SideTable
 from training.dat import DAT, represent
 from training.features import Inputs, dense
+from training.history import newest, tower_rows
 
 Array = np.ndarray
 
@@ -55,7 +56,13 @@ def scaled_bundle(bundle: Bundle, queries: int, items: int, seed: int = 0) -> Bu
     specs = {"query": bundle.manifest.query, "item": bundle.manifest.item}
     model = DAT(queries, items, *specs.values(), bundle.manifest.config).eval()
     weights = bundle.model.state_dict()
-    model.load_state_dict({name: weights[name] for name in weights if not name.endswith(".ids.weight")}, strict=False)
+    of_ids = (".ids.weight", ".items.weight")
+    model.load_state_dict({name: weights[name] for name in weights if not name.endswith(of_ids)}, strict=False)
+    if model.query_tower.latest is not None:  # a copy of an item has the item's
+        rows = torch.arange(items) % len(bundle.items.ids) + 1
+        with torch.no_grad():
+            table = bundle.model.query_tower.latest.items.weight
+            model.query_tower.latest.items.weight.copy_(torch.cat([table[:1], table[rows]]))
     tables = {}
     for side, size, table in (("query", queries, bundle.queries), ("item", items, bundle.items)):
         old, new = getattr(bundle.model, f"{side}_tower"), getattr(model, f"{side}_tower")
@@ -94,10 +101,13 @@ def _scaled(
     )  # fmt: skip
     as_of = np.full(size, bundle.manifest.cut_ms, np.int64)
     fast = dense(spec, grown.profile, grown.counters, grown.clicks, grown.last_click, as_of)
+    latest = None
+    if new.latest is not None:
+        latest = tower_rows(newest(history, grown.clicks, bundle.manifest.config.latest), items)
+    inputs = Inputs(np.arange(size) + 1, grown.codes, fast, latest)
     for at in range(0, size, 1 << 16):
         part = slice(at, at + (1 << 16))
-        rows = np.arange(at, min(at + (1 << 16), size)) + 1
-        grown.vectors[part] = represent(new, Inputs(rows, grown.codes[part], fast[part]), a[part])
+        grown.vectors[part] = represent(new, inputs.take(part), a[part])
     return grown
 
 

@@ -113,7 +113,7 @@ def training_arrays(log: dict[str, Array], queries: int, items: int, spread: int
         codes = (kinds + 2).astype(np.int32)[:, None]
         profile = Profile(codes, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64))
         nothing = np.zeros(n, np.int64)
-        counters, history = np.zeros((n, 2), np.float32), np.empty((n, 0), np.int32)
+        counters, history = np.zeros((n, 2), np.float32), np.full((n, 20 if side == "query" else 0), -1, np.int32)
         states[side] = State([""] * n, profile, nothing, counters, nothing, history, kinds + 1)
         rows = log[side].ravel() * spread
         dense = rng.random((len(rows), spec.dense_width), np.float32)

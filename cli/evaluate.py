@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from cli.settings import Data, Home, Json, load_settings
+from cli.settings import Data, Home, Json, evaluation_settings, load_settings
 
 KEYS = ("hr50", "hr100", "mrr10")
 
@@ -49,7 +49,7 @@ def evaluate(
 
     The models dat, dat-no-cal and two-tower are trained with what the card's [evaluate] found best on its tuning cut;
     what the settings say of the night's model goes before it, such as DAT_NIGHT__MODEL__EPOCHS=10. The published
-    variants stay as published.
+    variants stay as published. The neural rivals' vectors are as long as DAT's.
     """
     settings = load_settings(home=home, dataset=data)
     from training.protocols import protocol_of
@@ -79,7 +79,7 @@ def compare(
     folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
     clicks = read_clicks(card, folder)
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
-    given = _settings(card, settings.night.model)
+    given = evaluation_settings(settings)
     negatives = negatives or card.evaluate.negatives
     results: dict[str, dict] = {}
     with _progress(console) as progress:
@@ -110,30 +110,6 @@ def compare(
                 f"have an effective rank of {rank:.1f}, {dead:.0%} of their units are dead."
             )
     return summary
-
-
-def _settings(card, model) -> dict:
-    """The card's settings of the model, and over them those that the night's model was given; as far as either goes.
-
-    Raises:
-        CardError: the card names a setting that does not exist, or a value that it cannot have.
-    """
-    from pydantic import ValidationError
-
-    from feature_repo.card import CardError
-    from training.config import DATConfig
-
-    ours, given = card.evaluate.model, model.model_dump(exclude_unset=True, exclude={"seed"})
-    try:
-        DATConfig.model_validate(ours)
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in ("evaluate", "model", *first["loc"]))
-        raise CardError(f"the card of '{card.name}': {where}: {first['msg']}") from None
-    merged = ours | given
-    if "tower" in ours and "tower" in given:
-        merged["tower"] = ours["tower"] | given["tower"]
-    return merged
 
 
 def _run(name: str, seed: int, chosen: dict, trial, progress) -> dict:

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.settings import Data, Home, load_settings
+from cli.settings import Data, Home, evaluation_settings, load_settings
 
 
 def experiment(
@@ -89,7 +89,8 @@ def _setup(settings, protocol: str | None, limit: int | None, newest: int | None
         chosen = np.random.default_rng(0).permutation(ids)[:queries]
         clicks = clicks.filter(pc.is_in(clicks["query_id"], pa.array(chosen, pa.string())))
     profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
-    return Setup(clicks, profiles, card, protocol or protocol_of(card), limit, card.evaluate.negatives)
+    training = evaluation_settings(settings)
+    return Setup(clicks, profiles, card, protocol or protocol_of(card), limit, card.evaluate.negatives, training)
 
 
 def _online(out: Path, stage, arms: list[str], users: int, items: int, days: int, epochs: int | None, seed: int):

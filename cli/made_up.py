@@ -59,7 +59,8 @@ def made_up_bundle(
         n = len(ids)
         a = np.zeros((n, config.memory_count, config.tower.output_dim), np.float32)
         zeros, codes = np.zeros(n, np.int64), np.zeros((n, 0), np.int32)
-        inputs = Inputs(np.arange(1, n + 1), codes, np.zeros((n, spec.dense_width), np.float32))
+        latest = np.zeros((n, config.latest), np.int64) if tower.latest is not None else None
+        inputs = Inputs(np.arange(1, n + 1), codes, np.zeros((n, spec.dense_width), np.float32), latest)
         tables.append(
             SideTable(
                 ids=ids, codes=codes, numbers=np.zeros((n, 0), np.float32),

@@ -69,6 +69,26 @@ def load_settings(**given: Any) -> Settings:
     return settings
 
 
+def evaluation_settings(settings: Settings) -> dict[str, Any]:
+    """What models are trained with to be compared: the card's settings, and over them those that the night's model was
+    given; as far as either goes.
+
+    Raises:
+        CardError: the card names a setting that does not exist, or a value that it cannot have.
+    """
+    from training.config import DATConfig
+    from training.models import over
+
+    card = settings.card
+    try:
+        DATConfig.model_validate(card.evaluate.model)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in ("evaluate", "model", *first["loc"]))
+        raise CardError(f"the card of '{card.name}': {where}: {first['msg']}") from None
+    return over(card.evaluate.model, settings.night.model.model_dump(exclude_unset=True, exclude={"seed"}))
+
+
 def claim_home(settings: Settings) -> None:
     """Make the home folder this dataset's, or find that it is another's: a home is one system with one log of clicks.
 

@@ -9,6 +9,7 @@ from serving.features import Columns, Counts
 from serving.query_tower import ArrayTower
 from training.bundle import Bundle
 from training.features import Inputs, Profile, dense, encode
+from training.history import tower_rows
 
 Array = np.ndarray
 
@@ -16,7 +17,8 @@ Array = np.ndarray
 @dataclass(frozen=True)
 class QueryStates:
     """N queries. rows: [N] of the bundle's query table, −1 for one that it has not · source: where a came from ·
-    clicks, last_click, folded: [N] · counters: [N, H] · a: [N, M, d] · seen: for each, rows of the corpus, newest last.
+    clicks, last_click, folded: [N] · counters: [N, H] · a: [N, M, d] · latest: [N, L] rows of the tower's embedding of
+    latest items, newest first · seen: for each, rows of the corpus, newest last.
     """
 
     rows: Array
@@ -27,6 +29,7 @@ class QueryStates:
     counters: Array
     folded: Array
     a: Array
+    latest: Array
     seen: list[Array]
 
     @property
@@ -84,6 +87,8 @@ class QueryTable:
         codes = np.zeros((size, spec.slots), np.int32)
         numbers = np.zeros((size, len(spec.numbers)), np.float32)
         times = np.zeros((size, len(spec.times)), np.int64)
+        places = self.bundle.manifest.config.latest
+        latest = np.full((size, places), -1, np.int64)
         source, seen = [], []
         online = _Row(columns)
         for k, row in enumerate(rows.tolist()):
@@ -120,15 +125,21 @@ class QueryTable:
             history = online.get("query_history__history", k)
             if history:
                 seen.append(corpus.rows(history))
+                newest = [corpus.row(id_) for id_ in history[::-1][:places]]
+                latest[k, : len(newest)] = [-1 if row is None else row for row in newest]
             else:
                 seen.append(_ring(table.history[row], int(table.clicks[row])) if row >= 0 else np.empty(0, np.int64))
-        return QueryStates(rows, source, Profile(codes, numbers, times), clicks, last_click, counters, folded, a, seen)
+                newest = seen[k][::-1][:places]
+                latest[k, : len(newest)] = newest
+        latest = tower_rows(latest, len(self.bundle.items.ids))
+        profile = Profile(codes, numbers, times)
+        return QueryStates(rows, source, profile, clicks, last_click, counters, folded, a, latest, seen)
 
     def represent(self, states: QueryStates, as_of: Array) -> Array:
         """p_u [N, d] at the moments ``as_of`` [N] (ms)."""
         spec = self.bundle.manifest.query
         fast = dense(spec, states.profile, states.counters, states.clicks, states.last_click, as_of)
-        inputs = Inputs(states.rows + 1, states.profile.codes.astype(np.int64), fast)
+        inputs = Inputs(states.rows + 1, states.profile.codes.astype(np.int64), fast, states.latest)
         return self._tower.represent(inputs, states.a)
 
     def _encode(self, values: list) -> tuple[Array, Array, Array]:

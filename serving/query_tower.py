@@ -18,6 +18,9 @@ class ArrayTower:
         self._slots = tower.slots
         self._ids, self._features = of(tower.ids.weight), of(tower.features.weight)
         self._mean, self._std = of(tower.dense_mean), of(tower.dense_std)
+        self._latest = None
+        if tower.latest is not None:
+            self._latest, self._place = of(tower.latest.items.weight), np.exp(of(tower.latest.place))
         layers = list(tower.layers)
         self._linear = [(of(layer.weight).T, of(layer.bias)) for layer in layers[::2]]
         self._relu_last = len(layers) % 2 == 0  # head = "relu"
@@ -31,6 +34,10 @@ class ArrayTower:
             filled = np.maximum((codes > 0).sum(1, keepdims=True), 1) if slots > 1 else 1
             parts.append(self._features[codes].sum(1) / filled)  # the padding's row is zero
             at += slots
+        if self._latest is not None:
+            weight = self._place * (inputs.latest > 0)
+            weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
+            parts.append((weight[:, None, :] @ self._latest[inputs.latest])[:, 0])
         parts += [(inputs.dense - self._mean) / self._std, augmented.reshape(len(inputs), -1)]
         z = straight = np.concatenate(parts, axis=1).astype(np.float32, copy=False)
         for number, (weight, bias) in enumerate(self._linear, 1):

@@ -18,6 +18,7 @@ from training.amm import fold, ranks_within
 from training.bundle import Bundle
 from training.dat import represent
 from training.features import Inputs, dense
+from training.history import in_batch, tower_rows
 
 Array = np.ndarray
 
@@ -39,7 +40,8 @@ class QueryStep:
 
 def step(clicks: Clicks, state: SideState, items: ItemVectors, bundle: Bundle) -> QueryStep:
     """Fold a batch of clicks; changes nothing but which ids have rows."""
-    memories = bundle.manifest.config.memories[: bundle.manifest.config.memory_count]
+    config = bundle.manifest.config
+    memories = config.memories[: config.memory_count]
     ids, groups = group(clicks.query_ids)
     rows = state.rows(ids)
     state.fill_profiles(rows)
@@ -52,11 +54,15 @@ def step(clicks: Clicks, state: SideState, items: ItemVectors, bundle: Bundle) -
     clicks_before = state["clicks"][rows][groups] + ranks_within(groups)
     profile = state.profile(rows[groups])
     fast = dense(state.spec, profile, counted.before, clicks_before, counted.before_last, clicks.times)
-    inputs = Inputs(state.tower_rows(rows[groups]), profile.codes, fast)
+    history = state["history"][rows]
+    latest = None
+    if config.latest:
+        before = in_batch(groups, item_rows, history, state["clicks"][rows], config.latest)
+        latest = tower_rows(before, len(bundle.items.ids))
+    inputs = Inputs(state.tower_rows(rows[groups]), profile.codes, fast, latest)
     vectors = represent(bundle.model.query_tower, inputs, folded.before)
 
     clicked = np.bincount(groups, minlength=len(ids))
-    history = state["history"][rows]
     if history.shape[1]:
         history[groups, clicks_before % history.shape[1]] = item_rows  # a key's later click overwrites, as a ring does
     partitions = np.zeros(len(ids), np.int64)

@@ -12,6 +12,7 @@ from training.activity import count
 from training.bundle import Bundle, Manifest, SideTable
 from training.dat import DAT, DATConfig, represent
 from training.features import Inputs, InputSpec, dense, encode, fit
+from training.history import newest
 from training.towers import TowerConfig
 
 CUT_MS = 1_700_000_000_000
@@ -73,7 +74,8 @@ def _table(model_tower, spec: InputSpec, config: DATConfig, columns: dict[str, l
     ring = np.full((n, history), -1, np.int32)
     ring[active, :3] = rng.integers(0, 4, (int(active.sum()), 3)) if history else 0
     fast = dense(spec, profile, counters, clicks, last, np.full(n, CUT_MS))
-    vectors = represent(model_tower, Inputs(np.arange(1, n + 1), profile.codes, fast), a)
+    latest = newest(ring, clicks, config.latest) + 1 if history and config.latest else None
+    vectors = represent(model_tower, Inputs(np.arange(1, n + 1), profile.codes, fast, latest), a)
     return SideTable(
         ids=columns["id"], codes=profile.codes, numbers=profile.numbers, times=profile.times, a=a, folded=clicks.copy(),
         clicks=clicks, counters=counters, last_click=last, history=ring, vectors=vectors,

@@ -38,6 +38,13 @@ class DATConfig(BaseModel):
     lambda_u: float = 0.5
     lambda_v: float = 0.5
     lambda_ca: float = 1.0
+    latest: int = Field(default=20, ge=0)
+    """L, how many of a query's latest items its tower reads by an embedding of their own (0: none). The augmented
+    vector holds what they have in common; this, which they are."""
+    latest_dropout: float = Field(default=0.5, ge=0, lt=1)
+    """Share of the latest items that is left out of an example in training."""
+    embedding_dropout: float = Field(default=0.2, ge=0, lt=1)
+    """Share of the embeddings' numbers that is zeroed in training, the others made larger to make up for it."""
     query_id_dropout: float = Field(default=0.5, ge=0, lt=1)
     """Share of examples whose query id is replaced by the unknown one, which is how that one is trained."""
     item_id_dropout: float = Field(default=0.1, ge=0, lt=1)
@@ -60,6 +67,8 @@ PAPER = DATConfig(
     memories=(0.1,),
     loss="bce",
     temperature=1.0,
+    latest=0,
+    embedding_dropout=0.0,
     query_id_dropout=0.0,
     item_id_dropout=0.0,
 )

@@ -17,7 +17,7 @@ class DAT(nn.Module):
     def __init__(self, queries: int, items: int, query: InputSpec, item: InputSpec, config: DATConfig):
         super().__init__()
         augmented = config.memory_count * config.tower.output_dim
-        self.query_tower = Tower(queries, query, augmented, config.tower)
+        self.query_tower = Tower(queries, query, augmented, config.tower, items, config.latest)
         self.item_tower = Tower(items, item, augmented, config.tower)
 
 
@@ -32,6 +32,7 @@ def represent(tower: Tower, inputs: Inputs, augmented: np.ndarray) -> np.ndarray
         torch.from_numpy(
             np.ascontiguousarray(augmented.reshape(len(inputs), math.prod(augmented.shape[1:])), np.float32)
         ),
+        None if inputs.latest is None else torch.from_numpy(np.ascontiguousarray(inputs.latest, np.int64)),
     ).numpy()
 
 

@@ -99,14 +99,17 @@ class Inputs:
     rows: [N] int64 rows of the id embedding (0: an id that training did not see).
     codes: [N, C] int64 rows of the feature embedding E.
     dense: [N, K] float32.
+    latest: [N, L] rows of the embedding of latest items, newest first (0: none); None for a tower that reads none.
     """
 
     rows: Array
     codes: Array
     dense: Array
+    latest: Array | None = None
 
-    def take(self, index: Array) -> "Inputs":
-        return Inputs(self.rows[index], self.codes[index], self.dense[index])
+    def take(self, index: Array | slice) -> "Inputs":
+        latest = None if self.latest is None else self.latest[index]
+        return Inputs(self.rows[index], self.codes[index], self.dense[index], latest)
 
     def __len__(self) -> int:
         return len(self.rows)

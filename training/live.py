@@ -1,6 +1,7 @@
 """DAT over a replay: ``StaticDAT`` as the night left it, ``LiveDAT`` folding each click in, as the stream does."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -8,6 +9,7 @@ from training.augmented import AugmentedTable
 from training.dat import represent
 from training.evaluation import Vectors, VectorScorer
 from training.features import Inputs, InputSpec
+from training.history import in_replay, tower_rows
 from training.replay import Activity, Replay
 from training.trainer import Fitted
 
@@ -59,6 +61,8 @@ class StaticDAT(VectorScorer):
         at_cut = activity.inputs(
             fitted.query_spec, new, np.zeros_like(new), np.full(len(new), cut_ms), replay.known_queries
         )
+        if fitted.config.latest:
+            at_cut = replace(at_cut, latest=np.zeros((len(new), fitted.config.latest), np.int64))
         augmented = np.zeros((len(new), *fitted.queries.a.shape[1:]), np.float32)
         fresh = represent(fitted.model.query_tower, at_cut, augmented)
         self.queries = np.concatenate([fitted.queries.vectors, fresh])
@@ -99,6 +103,9 @@ class LiveDAT(VectorScorer):
         before = self.a_u.fold(queries + 1, p_v)
         positions = np.arange(rows.start, rows.stop)
         inputs = self.query.inputs(fitted.query_spec, queries, positions, replay.times[rows], replay.known_queries)
+        if fitted.config.latest:
+            history = in_replay(replay, rows, fitted.config.latest, live=True)
+            inputs = replace(inputs, latest=tower_rows(history, replay.known_items))
         p_u = represent(fitted.model.query_tower, inputs, before)
         self.a_v.fold(items + 1, p_u)
         self.items.touched[items] = True

@@ -31,7 +31,9 @@ DETERMINISTIC = ("popularity", "popularity-hour", "item-cf")
 DATS: dict[str, DATConfig] = {
     "dat": DATConfig(),
     "dat-no-cal": DATConfig(lambda_ca=0.0),
-    "dat-gradient": DATConfig(amm="gradient", memories=(0.1,), loss="bce", query_id_dropout=0.0),
+    "dat-gradient": DATConfig(
+        amm="gradient", memories=(0.1,), loss="bce", latest=0, embedding_dropout=0.0, query_id_dropout=0.0
+    ),
     "dat-paper": PAPER,
     "two-tower": DATConfig(amm="off", lambda_ca=0.0, query_id_dropout=0.1),
 }
@@ -42,11 +44,25 @@ MODELS = (*DATS, "wals", *ENCODERS, *DETERMINISTIC)
 
 def dat_config(name: str, seed: int = 0, **training: Any) -> DATConfig:
     """The configuration of one of :data:`DATS` with some settings changed; ``tower`` may be a dictionary."""
-    return DATConfig.model_validate({**DATS[name].model_dump(), **training, "seed": seed})
+    return DATConfig.model_validate(over(DATS[name].model_dump(), training) | {"seed": seed})
+
+
+def over(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with some changed; of a tower, too, only what is named."""
+    merged = settings | changes
+    if "tower" in settings and "tower" in changes:
+        merged["tower"] = settings["tower"] | changes["tower"]
+    return merged
 
 
 def applicable(name: str, training: dict[str, Any]) -> dict[str, Any]:
-    """Those of some settings of DAT that a model takes over: what it changes of DAT's defaults stays its own."""
+    """Those of some settings of DAT that a model takes over: what it changes of DAT's defaults stays its own.
+
+    A neural rival's vectors are as long as DAT's.
+    """
+    if name in ENCODERS:
+        width = training.get("tower", {}).get("output_dim")
+        return {} if width is None else {"dim": width}
     if name not in DATS or name in AS_PUBLISHED:
         return {}
     own, default = DATS[name].model_dump(), DATS["dat"].model_dump()

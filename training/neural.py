@@ -17,7 +17,7 @@ from training.evaluation import Vectors, VectorScorer
 from training.examples import TrainingSet
 from training.features import Inputs
 from training.frequency import Frequency
-from training.history import before_each, in_replay
+from training.history import before_each, in_replay, tower_rows
 from training.live import LiveItems
 from training.optimiser import Optimiser
 from training.replay import Activity, Replay
@@ -112,8 +112,8 @@ class NeuralRival:
     @torch.inference_mode()
     def query_vectors(self, inputs: Inputs, history: Array) -> Array:
         """[N, K, d] of N queries with [N, L] rows of recent items (−1 = none)."""
-        known = np.where(history < len(self.window.item), history + 1, 0)
-        return self._scaled(self.encoder.queries(inputs, torch.from_numpy(known))).numpy()
+        known = torch.from_numpy(tower_rows(history, len(self.window.item)))
+        return self._scaled(self.encoder.queries(inputs, known)).numpy()
 
     @torch.inference_mode()
     def item_vectors(self, inputs: Inputs) -> Array:

@@ -1,4 +1,6 @@
-"""What is tuned of each model of :data:`training.models.MODELS`, and from where to where. Trial 1 is its defaults."""
+"""What is tuned of each model of :data:`training.models.MODELS`, and from where to where. Trial 1 is what it has
+already: its own settings, or those of the dataset's card.
+"""
 
 import inspect
 from typing import Any
@@ -6,7 +8,7 @@ from typing import Any
 from optuna.distributions import FloatDistribution, IntDistribution
 
 from training.item_cf import ItemCF
-from training.models import DATS, ENCODERS, dat_config
+from training.models import DATS, ENCODERS, applicable, dat_config
 from training.neural import RivalConfig
 from training.popularity import Popularity
 from training.wals import WALS
@@ -15,7 +17,7 @@ Space = dict[str, FloatDistribution | IntDistribution]
 
 LEARNING: Space = {
     "learning_rate": FloatDistribution(3e-4, 1e-2, log=True),
-    "epochs": IntDistribution(2, 10),
+    "epochs": IntDistribution(1, 20),
     "query_id_dropout": FloatDistribution(0.0, 0.9),
 }
 TEMPERATURE: Space = {"temperature": FloatDistribution(5.0, 30.0)}
@@ -50,12 +52,17 @@ SPACES: dict[str, Space] = {
 }
 
 
-def defaults(name: str) -> dict[str, Any]:
-    """A model's own settings for what its space varies, where they lie in it: the first trial."""
+def defaults(name: str, training: dict[str, Any] | None = None) -> dict[str, Any]:
+    """The first trial: a model's settings for what its space varies, where they lie in it.
+
+    Args:
+        training: What it starts from, as far as that is its (:func:`training.models.applicable`).
+    """
+    given = applicable(name, training or {})
     if name in DATS:
-        own = dat_config(name).model_dump()
+        own = dat_config(name, **given).model_dump()
     elif name in ENCODERS:
-        own = RivalConfig().model_dump()
+        own = RivalConfig(**given).model_dump()
     else:
         kind = {"wals": WALS, "item-cf": ItemCF}.get(name, Popularity)
         own = {key: value.default for key, value in inspect.signature(kind).parameters.items()}

@@ -7,6 +7,32 @@ from training.config import TowerConfig
 from training.features import InputSpec
 
 
+class Latest(nn.Module):
+    """The mean of a query's latest items' embeddings, weighted by how long ago each is: one weight a place, learnt.
+
+    Args:
+        items: How many have an embedding; row 0 is no item.
+        places: L.
+        width: E.
+    """
+
+    def __init__(self, items: int, places: int, width: int):
+        super().__init__()
+        self.items = nn.Embedding(items + 1, width, padding_idx=0, sparse=True)
+        nn.init.normal_(self.items.weight, std=0.1)
+        nn.init.zeros_(self.items.weight[0].detach())
+        self.place = nn.Parameter(torch.zeros(places))
+
+    def forward(self, rows: Tensor) -> Tensor:
+        """rows [N, L], newest first, 0 = none → [N, E]; zeros where there is no item."""
+        weight = self.place.exp() * (rows > 0)
+        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
+        # One call makes the weighted sums; the embeddings of all places are never laid out.
+        return nn.functional.embedding_bag(
+            rows, self.items.weight, mode="sum", sparse=True, per_sample_weights=weight, padding_idx=0
+        )
+
+
 class Tower(nn.Module):
     """Maps one side's inputs to its representation p on the unit sphere.
 
@@ -14,9 +40,12 @@ class Tower(nn.Module):
         ids: How many ids have an embedding of their own; row 0 is shared by all others.
         spec: The side's features.
         augmented_dim: M · d, the width of the augmented vector (0: a plain two-tower model).
+        items, places: How many items there are, and how many of its latest a query reads (0: none).
     """
 
-    def __init__(self, ids: int, spec: InputSpec, augmented_dim: int, config: TowerConfig):
+    def __init__(
+        self, ids: int, spec: InputSpec, augmented_dim: int, config: TowerConfig, items: int = 0, places: int = 0
+    ):
         super().__init__()
         self.slots = [field.slots for field in spec.categories]
         width = config.embedding_dim
@@ -25,7 +54,9 @@ class Tower(nn.Module):
         for table in (self.ids, self.features):
             nn.init.normal_(table.weight, std=0.1)
         nn.init.zeros_(self.features.weight[0].detach())
-        sizes = [width * (1 + len(self.slots)) + spec.dense_width + augmented_dim, *config.hidden, config.output_dim]
+        self.latest = Latest(items, places, width) if places else None
+        self.embedded = width * (1 + len(self.slots) + bool(places))
+        sizes = [self.embedded + spec.dense_width + augmented_dim, *config.hidden, config.output_dim]
         layers: list[nn.Module] = []
         for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):
             # He's initialisation without bias: by PyTorch's default the biases drown the inputs, and all outputs are
@@ -46,8 +77,19 @@ class Tower(nn.Module):
         self.dense_mean = dense.mean(0)
         self.dense_std = dense.std(0, correction=0).clamp(min=1e-3)
 
-    def forward(self, rows: Tensor, codes: Tensor, dense: Tensor, augmented: Tensor) -> Tensor:
-        """rows [N], codes [N, C], dense [N, K], augmented [N, M·d] → p [N, output_dim], unit length."""
+    def forward(
+        self,
+        rows: Tensor,
+        codes: Tensor,
+        dense: Tensor,
+        augmented: Tensor,
+        latest: Tensor | None = None,
+        scale: Tensor | None = None,
+    ) -> Tensor:
+        """rows [N], codes [N, C], dense [N, K], augmented [N, M·d], latest [N, L] → p [N, output_dim], unit length.
+
+        scale: [N, ``embedded``] factors of the embeddings' numbers, for dropout.
+        """
         parts = [self.ids(rows)]
         for field in torch.split(codes, self.slots, dim=1) if self.slots else ():
             embedded = self.features(field)
@@ -56,6 +98,11 @@ class Tower(nn.Module):
             else:
                 filled = (field > 0).sum(1, keepdim=True).clamp(min=1)
                 parts.append(embedded.sum(1) / filled)
-        z = torch.cat([*parts, (dense - self.dense_mean) / self.dense_std, augmented], dim=1)
+        if self.latest is not None:
+            parts.append(self.latest(latest))
+        embedded = torch.cat(parts, dim=1)
+        if scale is not None:
+            embedded = embedded * scale
+        z = torch.cat([embedded, (dense - self.dense_mean) / self.dense_std, augmented], dim=1)
         h = self.layers(z) if self.shortcut is None else self.layers(z) + self.shortcut(z)
         return nn.functional.normalize(h, dim=1)

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from training.dat import DAT, represent
 from training.examples import Examples, State
 from training.features import Inputs, InputSpec
 from training.frequency import Frequency
+from training.history import before_each, newest, tower_rows
 from training.optimiser import Optimiser
 from training.towers import Tower
 from training.warm_start import warm_start
@@ -101,6 +102,11 @@ class Trainer:
                 nn.init.zeros_(parameters[side].weight)
         self.parameters = parameters
         self.optimiser = Optimiser(parameters, config.learning_rate, workers, table_rate=config.table_rate)
+        self.queries = examples.query
+        if config.latest:
+            before = before_each(examples.query_rows, examples.item_rows[:, 0], config.latest)
+            before[:, query.history.shape[1] :] = -1  # by day no more are kept of a query
+            self.queries = replace(examples.query, latest=before + 1)
         self.category = torch.from_numpy(item.category)
         self.frequency = Frequency(examples.item_rows[:, 0])
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
@@ -164,8 +170,8 @@ class Trainer:
     def step(self, rows: slice) -> list[float]:
         """Train on one batch of consecutive examples."""
         examples, config, width = self.examples, self.config, self.examples.candidates
-        query = _slice(examples.query, rows.start, rows.stop)
-        item = _slice(examples.item, rows.start * width, rows.stop * width)
+        query = self.queries.take(rows)
+        item = examples.item.take(slice(rows.start * width, rows.stop * width))
         size, gather = len(query), self.workers.gather
         mine, mine_v = self.workers.share(size), self.workers.share(size * width)
         rows_u, rows_v = torch.from_numpy(query.rows), torch.from_numpy(item.rows)
@@ -207,10 +213,20 @@ class Trainer:
         return [float(part.detach()) for part in (loss, loss_p, loss_u, loss_v, loss_ca)]
 
     def _forward(self, tower: Tower, inputs: Inputs, augmented: Tensor, id_dropout: float, mine: slice) -> Tensor:
-        rows = torch.from_numpy(inputs.rows)
-        rows = rows * (torch.rand(len(rows), generator=self.random) >= id_dropout)  # all rows': the same everywhere
-        codes, dense = torch.from_numpy(inputs.codes[mine]).long(), torch.from_numpy(inputs.dense[mine])
-        return tower(rows[mine], codes, dense, augmented[mine])
+        config, size = self.config, len(inputs)
+
+        def kept(dropout: float, *shape: int) -> Tensor:  # of all rows, so that every process draws the same
+            return torch.empty(size, *shape).bernoulli_(1 - dropout, generator=self.random)[mine]
+
+        inputs, latest, scale = inputs.take(mine), None, None
+        rows = torch.from_numpy(inputs.rows) * kept(id_dropout).long()
+        if inputs.latest is not None:
+            latest = torch.from_numpy(inputs.latest).long()
+            latest = latest * kept(config.latest_dropout, latest.shape[1]).long()
+        if config.embedding_dropout:
+            scale = kept(config.embedding_dropout, tower.embedded) / (1 - config.embedding_dropout)
+        codes, dense = torch.from_numpy(inputs.codes).long(), torch.from_numpy(inputs.dense)
+        return tower(rows, codes, dense, augmented[mine], latest, scale)
 
     def _replay(self, query: Inputs, positive: Inputs, candidates: Array | None = None) -> tuple[Array, Array]:
         """Fold a batch of positives; what a_u held before each, and a_v of the candidates as of the batch's start.
@@ -234,7 +250,7 @@ class Trainer:
         if config.amm == "point_in_time":
             for start in range(0, len(examples), config.batch_size):
                 stop = min(start + config.batch_size, len(examples))
-                self._replay(_slice(examples.query, start, stop), _slice(positives, start, stop))
+                self._replay(self.queries.take(slice(start, stop)), positives.take(slice(start, stop)))
         elif config.amm == "gradient":
             for table, name, rows in ((self.a_u, "a_u", examples.query.rows), (self.a_v, "a_v", positives.rows)):
                 table.a = self.parameters[name].weight.detach().numpy().reshape(table.a.shape)
@@ -252,6 +268,9 @@ class Trainer:
 
     def side_table(self, state: State, tower: Tower, spec: InputSpec, table: AugmentedTable, cut_ms: int) -> SideTable:
         inputs = state.inputs(spec, np.full(len(state), cut_ms, np.int64))
+        if tower.latest is not None:
+            history = newest(state.history, state.clicks, self.config.latest)
+            inputs = replace(inputs, latest=tower_rows(history, len(self.item)))
         augmented, folded = table.a[1:], table.folded[1:]
         return SideTable(
             ids=state.ids,
@@ -266,10 +285,6 @@ class Trainer:
             history=state.history,
             vectors=represent(tower, inputs, augmented),
         )
-
-
-def _slice(inputs: Inputs, start: int, stop: int) -> Inputs:
-    return Inputs(inputs.rows[start:stop], inputs.codes[start:stop], inputs.dense[start:stop])
 
 
 def make_trainer(

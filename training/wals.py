@@ -2,12 +2,18 @@
 
 import numpy as np
 from scipy import sparse
+from threadpoolctl import threadpool_limits
 
 from training.evaluation import Vectors, VectorScorer
 from training.examples import TrainingSet
 from training.replay import Replay
 
 Array = np.ndarray
+
+
+def one_thread() -> threadpool_limits:
+    """A context in which linear algebra has one thread: its products are small, and more threads are in the way."""
+    return threadpool_limits(1, "blas")
 
 
 class WALS:
@@ -22,21 +28,23 @@ class WALS:
     ):
         from implicit.cpu.als import AlternatingLeastSquares
 
-        self.model = AlternatingLeastSquares(
-            factors=factors,
-            regularization=regularization,
-            alpha=alpha,
-            iterations=iterations,
-            random_state=seed,
-            num_threads=1,
-        )
+        with one_thread():
+            self.model = AlternatingLeastSquares(
+                factors=factors,
+                regularization=regularization,
+                alpha=alpha,
+                iterations=iterations,
+                random_state=seed,
+                num_threads=1,
+            )
 
     def fit(self, window: TrainingSet) -> None:
         examples = window.examples
         ones = np.ones(len(examples), np.float32)
         shape = len(window.query), len(window.item)
         self.clicked = sparse.csr_matrix((ones, (examples.query_rows, examples.item_rows[:, 0])), shape)
-        self.model.fit(self.clicked, show_progress=False)
+        with one_thread():
+            self.model.fit(self.clicked, show_progress=False)
 
     def scorer(self, replay: Replay, live: bool) -> "_Scorer":
         return _Scorer(self, replay, live)

@@ -1,10 +1,13 @@
 """Start a new model from the last bundle's weights: by id, by feature value, and layer by layer."""
 
+from collections.abc import Sequence
+
 import torch
 
 from training.bundle import Bundle
 from training.dat import DAT
 from training.features import InputSpec
+from training.towers import Tower
 
 
 def _value_rows(spec: InputSpec) -> dict[tuple[str, str | None], int]:
@@ -16,7 +19,14 @@ def _value_rows(spec: InputSpec) -> dict[tuple[str, str | None], int]:
     return rows
 
 
-def _copy_rows(new: torch.Tensor, old: torch.Tensor, to: list[int], source: list[int]) -> None:
+def _layout(tower: Tower, spec: InputSpec) -> tuple:
+    """What stands where in the input of a tower's first layer: of one width, it may still mean other things."""
+    fields, times = [field.name for field in spec.categories], [*spec.times, *spec.decays_ms]
+    numbers = [number.name for number in spec.numbers]
+    return fields, numbers, times, spec.shares, tower.latest is not None, tower.embedded
+
+
+def _copy_rows(new: torch.Tensor, old: torch.Tensor, to: Sequence[int], source: Sequence[int]) -> None:
     new[torch.tensor(to, dtype=torch.long)] = old[torch.tensor(source, dtype=torch.long)]
 
 
@@ -26,8 +36,11 @@ def warm_start(
 ) -> None:
     """Copy what still fits: embeddings of known ids and values, and layers of the same shape.
 
-    New ids keep their fresh embeddings. A tower whose inputs changed keeps its fresh first layer only.
+    New ids keep their fresh embeddings. A tower whose inputs changed keeps what reads them, its first layer and the
+    linear path beside the layers, fresh.
     """
+    items = {name: row + 1 for row, name in enumerate(initial.items.ids)}
+    known_items = [(row + 1, items[name]) for row, name in enumerate(item_ids) if name in items]
     sides = (
         (
             model.query_tower,
@@ -48,12 +61,19 @@ def warm_start(
         values, old_values = _value_rows(spec), _value_rows(old_spec)
         both = [key for key in values if key in old_values]
         _copy_rows(tower.features.weight, old.features.weight, [values[k] for k in both], [old_values[k] for k in both])
-        inputs_match = [f.name for f in spec.categories] == [f.name for f in old_spec.categories]
-        inputs_match &= spec.dense_width == old_spec.dense_width and spec.shares == old_spec.shares
+        inputs_match = _layout(tower, spec) == _layout(old, old_spec)
+        if tower.latest is not None and old.latest is not None:
+            _copy_rows(tower.latest.items.weight, old.latest.items.weight, *zip((0, 0), *known_items, strict=True))
+            if tower.latest.place.shape == old.latest.place.shape:
+                tower.latest.place.copy_(old.latest.place)
         if inputs_match:  # the first layer belongs to the scales that it was trained with
             tower.dense_mean, tower.dense_std = old.dense_mean.clone(), old.dense_std.clone()
-        for index, (layer, old_layer) in enumerate(zip(tower.layers, old.layers, strict=False)):
+        pairs = list(zip(tower.layers, old.layers, strict=False))
+        if tower.shortcut is not None and old.shortcut is not None:
+            pairs.insert(0, (tower.shortcut, old.shortcut))
+        first = {tower.layers[0], tower.shortcut}
+        for layer, old_layer in pairs:
             for name, parameter in layer.named_parameters():
                 before = dict(old_layer.named_parameters()).get(name)
-                if before is not None and before.shape == parameter.shape and (index > 0 or inputs_match):
+                if before is not None and before.shape == parameter.shape and (layer not in first or inputs_match):
                     parameter.copy_(before)

@@ -75,7 +75,10 @@ def test_answer_equals_brute_force_with_streamed_state(retriever, store, bundle,
     fast = dense(
         spec, profile, np.array([[5, 1]], np.float32), np.array([5]), np.array([CUT_MS + 1000]), np.array([at])
     )
-    query = represent(bundle.model.query_tower, Inputs(np.array([4]), profile.codes.astype(np.int64), fast), a[None])[0]
+    latest = np.zeros((1, bundle.manifest.config.latest), np.int64)
+    latest[0, :3] = 10, 3, 2  # i9, i2, i1: newest first
+    inputs = Inputs(np.array([4]), profile.codes.astype(np.int64), fast, latest)
+    query = represent(bundle.model.query_tower, inputs, a[None])[0]
     (answer,) = retriever.answer([Ask("q3", n=n, at_ms=at, category=genre)])
     only = None if genre is None else {k for k in range(ITEMS) if genre in (GENRES[k % 3], GENRES[(k + 1) % 3])}
     right = expected(bundle, vectors, query, {1, 2, 9}, n, only)
@@ -115,7 +118,9 @@ def test_new_query_of_the_catalogue_is_answered_by_its_profile(retriever, bundle
     profile = encode(spec, {"city": ["Oslo"], "age": [27.0]}, 1)
     zero = np.zeros((1, *bundle.queries.a.shape[1:]), np.float32)
     fast = dense(spec, profile, np.zeros((1, 2), np.float32), np.zeros(1), np.zeros(1), np.array([CUT_MS]))
-    query = represent(bundle.model.query_tower, Inputs(np.array([0]), profile.codes.astype(np.int64), fast), zero)[0]
+    none = np.zeros((1, bundle.manifest.config.latest), np.int64)
+    inputs = Inputs(np.array([0]), profile.codes.astype(np.int64), fast, none)
+    query = represent(bundle.model.query_tower, inputs, zero)[0]
     right = expected(bundle, bundle.items.vectors, query, set(), 10)
     assert [item.item_id for item in answer.items] == [f"i{row}" for row in right]
 
@@ -205,9 +210,13 @@ def test_the_tower_on_arrays_is_the_tower(head, shortcut):
         (bundle.model.item_tower, bundle.items, bundle.manifest.item),
     ):
         fast = dense(spec, table.profile, table.counters, table.clicks, table.last_click, np.full(len(table.a), CUT_MS))
-        inputs = Inputs(np.arange(len(table.a)), table.codes.astype(np.int64), fast)
+        latest = None
+        if tower.latest is not None:
+            latest = np.random.default_rng(0).integers(0, ITEMS + 1, (len(table.a), config.latest))
+            latest[:3] = 0
+        inputs = Inputs(np.arange(len(table.a)), table.codes.astype(np.int64), fast, latest)
         for name, weights in tower.named_parameters():
-            if not name.startswith(("ids", "features")):  # some begin as zeros, and would not be missed
+            if not name.startswith(("ids", "features", "latest.items")):  # some begin as zeros, and would not be missed
                 torch.nn.init.normal_(weights, std=0.5)
         right = represent(tower, inputs, table.a)
         np.testing.assert_allclose(ArrayTower(tower).represent(inputs, table.a), right, atol=2e-6)

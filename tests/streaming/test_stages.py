@@ -14,6 +14,7 @@ from tests.streaming.loop import some_clicks
 from tests.tiny import CUT_MS, item_profiles, query_profiles, tiny_bundle, tiny_store
 from training.dat import DATConfig, represent
 from training.features import Inputs, dense, encode
+from training.history import newest
 from training.towers import TowerConfig
 
 
@@ -53,8 +54,10 @@ class Side:
         return step
 
 
-def test_a_batch_of_the_query_stage_equals_one_click_at_a_time(store):
-    bundle, clicks = tiny_bundle(), some_clicks(60)
+@pytest.mark.parametrize("latest", [0, 3, 20], ids=["no latest items", "fewer than are kept", "more than are kept"])
+def test_a_batch_of_the_query_stage_equals_one_click_at_a_time(store, latest):
+    config = DATConfig(latest=latest, tower=TowerConfig(embedding_dim=4, hidden=(16,), output_dim=8))
+    bundle, clicks = tiny_bundle(config=config), some_clicks(60)
     batch, single = Side(bundle, store), Side(bundle, store)
     together = batch.query_step(clicks).vectors
     apart = np.concatenate([single.query_step([click]).vectors for click in clicks])
@@ -82,8 +85,27 @@ def test_p_u_is_the_tower_on_what_was_known_before_the_click(store):
     fast = dense(
         spec, table.profile.take([0]), table.counters[:1], table.clicks[:1], table.last_click[:1], np.array([CUT_MS])
     )
-    expected = represent(bundle.model.query_tower, Inputs(np.array([1]), table.codes[:1], fast), table.a[:1])
+    latest = newest(table.history[:1], table.clicks[:1], bundle.manifest.config.latest) + 1
+    inputs = Inputs(np.array([1]), table.codes[:1], fast, latest)
+    expected = represent(bundle.model.query_tower, inputs, table.a[:1])
     np.testing.assert_allclose(Side(bundle, store).query_step([click]).vectors, expected, atol=1e-6)
+
+
+def test_p_u_reads_the_latest_items_newest_first_and_none_for_one_that_training_did_not_see(store):
+    bundle = tiny_bundle()
+    side, clicks = Side(bundle, store), some_clicks(4, queries=1, new=0)
+    clicks = [
+        click.model_copy(update={"item_id": item})
+        for click, item in zip(clicks, ("i4", "i10", "i2", "i1"), strict=True)
+    ]
+    read = []
+    forward = bundle.model.query_tower.forward
+    bundle.model.query_tower.forward = lambda *inputs: read.append(inputs[4]) or forward(*inputs)
+    side.query_step(clicks)
+    before = [row + 1 for row in bundle.queries.history[0, :3][::-1]]  # three clicks before the cut; four are kept
+    assert read[0][:, :5].tolist() == [
+        [*before, 0, 0], [5, *before, 0], [0, 5, *before[:2], 0], [3, 0, 5, before[0], 0]
+    ]  # fmt: skip
 
 
 def test_p_v_is_the_tower_on_what_is_known_after_the_click(store):

@@ -62,7 +62,7 @@ def reads(made, rows=slice(0, 64)):
     for start in range(0, len(made.examples), 64):
         stop = min(start + 64, len(made.examples))
         query, item = (
-            made.examples.query.take(np.arange(start, stop)),
+            trainer.queries.take(np.arange(start, stop)),
             made.examples.item.take(np.arange(start * 5, stop * 5)),
         )
         taken.append(trainer._replay(query, item.take(np.arange(0, len(item), 5)), item.rows))

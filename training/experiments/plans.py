@@ -18,6 +18,11 @@ ABLATION: dict[str, list[Variant]] = {
         Variant(label="AMM: off", model="dat", settings={"amm": "off"}),
         Variant(label="AMM: gradient, as published", model="dat", settings={"amm": "gradient", "memories": [0.1]}),
     ],
+    "latest items": [Variant(label="latest items: none", model="dat", settings={"latest": 0})],
+    "dropout": [
+        Variant(label="dropout: none of the embeddings", model="dat", settings={"embedding_dropout": 0.0}),
+        Variant(label="dropout: none of the latest items", model="dat", settings={"latest_dropout": 0.0}),
+    ],
     "CAL": [
         Variant(label="CAL: off", model="dat", settings={"lambda_ca": 0.0}),
         Variant(label="CAL: λ3 = 0.1", model="dat", settings={"lambda_ca": 0.1}),
@@ -33,7 +38,7 @@ ABLATION: dict[str, list[Variant]] = {
         for alpha in (1.0, 0.4, 0.1, 0.02)
     ],
 }
-"""What is changed of DAT's defaults, one thing at a time, by group."""
+"""What is changed of DAT, one thing at a time, by group."""
 
 Results = dict[str, list[tuple[Run, Array]]]
 
@@ -110,10 +115,11 @@ def dimension(setup: Setup, folder: Path, sizes: list[int], seeds: int, stage: S
     """DAT against the size of its augmented vectors, in two ways.
 
     ``one``: a single memory as large as the towers' output, as in the paper (what a_u mimics is p_v, so the two are of
-    one size), with the towers without AMM at the same output beside it. ``several``: the output stays at 32 and
-    memories are added, each of 32.
+    one size), with the towers without AMM at the same output beside it. ``several``: the output stays as it is and
+    memories are added, each of its size.
     """
-    whole = dat_config("dat").memories
+    config = dat_config("dat", **setup.training)
+    whole, width = config.memories, config.tower.output_dim
     variants, places = [], []
 
     def add(series: str, size: int, **settings: Any) -> None:
@@ -126,7 +132,7 @@ def dimension(setup: Setup, folder: Path, sizes: list[int], seeds: int, stage: S
             add("one", size, memories=[0.1], tower={"output_dim": size})
             add("without", size, amm="off", tower={"output_dim": size})
     for count in range(1, len(whole) + 1):
-        add("several", 32 * count, memories=list(whole[:count]))
+        add("several", width * count, memories=list(whole[:count]))
     results = run_all(setup, Journal(folder), variants, seeds, stage)
     base = results[variants[-1].label]
     rows = {
@@ -137,7 +143,7 @@ def dimension(setup: Setup, folder: Path, sizes: list[int], seeds: int, stage: S
 
 
 def ablation(setup: Setup, folder: Path, groups: list[str], seeds: int, stage: Stage) -> dict[str, Any]:
-    """DAT's defaults, and each of them changed alone."""
+    """DAT as the setup has it, and parts of it changed alone."""
     chosen = {group: ABLATION[group] for group in groups}
     variants = [Variant(label="DAT", model="dat"), *(variant for found in chosen.values() for variant in found)]
     results = run_all(setup, Journal(folder), variants, seeds, stage)

@@ -15,7 +15,7 @@ from pydantic import BaseModel
 
 from feature_repo.card import DatasetCard
 from training.evaluation import Report, measure, report
-from training.models import DATS, DETERMINISTIC, build, dat_config
+from training.models import DATS, DETERMINISTIC, applicable, build, dat_config, over
 from training.protocols import Protocol, Trial, make_trial
 
 Array = np.ndarray
@@ -47,7 +47,11 @@ class Run(BaseModel):
 
 @dataclass
 class Setup:
-    """A log and how it is asked. ``limit``: only the first so many test clicks · ``negatives``: S of a training set."""
+    """A log and how it is asked.
+
+    limit: only the first so many test clicks · negatives: S of a training set · training: settings that every model
+    starts from, as far as they are its.
+    """
 
     clicks: pa.Table
     profiles: dict[str, pa.Table]
@@ -55,6 +59,7 @@ class Setup:
     protocol: Protocol
     limit: int | None = None
     negatives: int = 4
+    training: dict[str, Any] = field(default_factory=dict)
     _made: dict[tuple, Trial] = field(default_factory=dict)
 
     def trial(self, seed: int, negatives: int | None = None, tuning: bool = False) -> Trial:
@@ -67,6 +72,10 @@ class Setup:
                 self.clicks, self.profiles, self.card, self.protocol, negatives, seed, self.limit, tuning
             )
         return self._made[key]
+
+    def settings(self, variant: "Variant") -> dict[str, Any]:
+        """All settings of a variant that are not its model's own."""
+        return over(applicable(variant.model, self.training), variant.settings)
 
     @property
     def identity(self) -> list:
@@ -104,17 +113,18 @@ class Journal:
 
 def key_of(setup: Setup, variant: Variant, seed: int) -> str:
     """A name for the run that changes with all that it depends on but the code."""
-    settings = variant.settings
+    settings = setup.settings(variant)
     if variant.model in DATS:
         settings = dat_config(variant.model, seed, **settings).model_dump()
     made_from = [setup.identity, variant.model, settings, variant.negatives, seed if variant.seeds_differ else 0]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def run(trial: Trial, variant: Variant, seed: int) -> tuple[Run, Array]:
+def run(setup: Setup, variant: Variant, seed: int, tuning: bool = False) -> tuple[Run, Array]:
     """Fit and measure once: the run, and the rank of each test click [N]."""
+    trial = setup.trial(seed, variant.negatives, tuning)
     started = time.perf_counter()
-    model = build(variant.model, seed, **variant.settings)
+    model = build(variant.model, seed, **setup.settings(variant))
     model.fit(trial.window)
     found = measure(model.scorer(trial.replay, trial.live), trial.replay, trial.filter_seen)
     epochs = getattr(getattr(model, "fitted", None), "history", [])
@@ -135,7 +145,7 @@ def run_all(
             key = key_of(setup, variant, seed)
             if key not in journal.runs:
                 with stage(f"{variant.label}, seed {seed}"):
-                    found, ranks = run(setup.trial(seed, variant.negatives), variant, seed)
+                    found, ranks = run(setup, variant, seed)
                 journal.put(key, {"label": variant.label, "variant": variant.model_dump()}, found, ranks)
             results[variant.label].append((journal.runs[key], journal.ranks(key)))
     return results

@@ -25,7 +25,7 @@ def objective(metrics: Metrics) -> float:
 
 
 def tune(setup: Setup, name: str, trials: int, folder: Path, stage: Stage, seed: int = 0) -> Tuned:
-    """The best of ``trials`` settings on the validation cut; the first are the model's defaults.
+    """The best of ``trials`` settings on the validation cut; the first are those that it starts from.
 
     Each trial's sampler is seeded by its number, so that a run that was cut short ends as it would have. A model with
     nothing to tune needs no trial.
@@ -44,10 +44,10 @@ def tune(setup: Setup, name: str, trials: int, folder: Path, stage: Stage, seed:
     while (done := len(study.get_trials(deepcopy=False, states=complete))) < trials:
         study.sampler = optuna.samplers.TPESampler(seed=1000 * seed + done, n_startup_trials=5)
         if not done:
-            study.enqueue_trial(defaults(name))
+            study.enqueue_trial(defaults(name, setup.training))
         trial = study.ask(space)
         with stage(f"{name}, trial {done + 1} of {trials}"):
-            found, _ = run(setup.trial(seed, tuning=True), Variant(label=name, model=name, settings=trial.params), seed)
+            found, _ = run(setup, Variant(label=name, model=name, settings=trial.params), seed, tuning=True)
         study.tell(trial, objective(found.report.all))
     finished = study.get_trials(deepcopy=False, states=complete)[:trials]
     best = max(finished, key=lambda trial: trial.value)
