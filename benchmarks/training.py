@@ -26,9 +26,16 @@ PEERS = Path(__file__).with_name("training_peers.txt")
 SCALES = (1, 10)  # of the tables at which the peers are measured, too
 GROWTH = (1, 10, 100)
 CASES = {
-    "dat": {},
-    "dat_published": {"amm": "gradient", "memories": (0.1,), "loss": "bce"},
-    "two_tower": {"amm": "off", "lambda_ca": 0.0, "loss": "bce"},
+    "dat": {"lambda_ca": 1.0},
+    "dat_published": {
+        "amm": "gradient",
+        "memories": (0.1,),
+        "loss": "bce",
+        "latest": 0,
+        "embedding_dropout": 0.0,
+        "lambda_ca": 1.0,
+    },
+    "two_tower": {"amm": "off", "loss": "bce", "latest": 0, "embedding_dropout": 0.0},
 }
 
 Array = np.ndarray

@@ -47,7 +47,7 @@ def evaluate(
     the service's, kept up to date as there; its answers are 100 items long, so its MRR×10 is compared with the exact
     one cut off at 100.
 
-    The models dat, dat-no-cal and two-tower are trained with what the card's [evaluate] found best on its tuning cut;
+    The models dat, dat-cal and two-tower are trained with what the card's [evaluate] found best on its tuning cut;
     what the settings say of the night's model goes before it, such as DAT_NIGHT__MODEL__EPOCHS=10. The published
     variants stay as published. The neural rivals' vectors are as long as DAT's.
     """

@@ -20,7 +20,7 @@ class ArrayTower:
         self._mean, self._std = of(tower.dense_mean), of(tower.dense_std)
         self._latest = None
         if tower.latest is not None:
-            self._latest, self._place = of(tower.latest.items.weight), np.exp(of(tower.latest.place))
+            self._latest, self._weight = of(tower.latest.items.weight), of(tower.latest.weight)
         layers = list(tower.layers)
         self._linear = [(of(layer.weight).T, of(layer.bias)) for layer in layers[::2]]
         self._relu_last = len(layers) % 2 == 0  # head = "relu"
@@ -35,9 +35,9 @@ class ArrayTower:
             parts.append(self._features[codes].sum(1) / filled)  # the padding's row is zero
             at += slots
         if self._latest is not None:
-            weight = self._place * (inputs.latest > 0)
-            weight /= np.maximum(weight.sum(1, keepdims=True), 1e-12)
-            parts.append((weight[:, None, :] @ self._latest[inputs.latest])[:, 0])
+            weight = self._weight * (inputs.latest > 0)[:, None, :]
+            weight /= np.maximum(weight.sum(2, keepdims=True), 1e-12)
+            parts.append((weight @ self._latest[inputs.latest]).reshape(len(inputs), -1))
         parts += [(inputs.dense - self._mean) / self._std, augmented.reshape(len(inputs), -1)]
         z = straight = np.concatenate(parts, axis=1).astype(np.float32, copy=False)
         for number, (weight, bias) in enumerate(self._linear, 1):

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from training.config import DATConfig
 from training.features import Inputs, InputSpec
-from training.towers import Tower
+from training.towers import Latest, Tower
 
 
 class DAT(nn.Module):
@@ -17,7 +17,10 @@ class DAT(nn.Module):
     def __init__(self, queries: int, items: int, query: InputSpec, item: InputSpec, config: DATConfig):
         super().__init__()
         augmented = config.memory_count * config.tower.output_dim
-        self.query_tower = Tower(queries, query, augmented, config.tower, items, config.latest)
+        latest = None
+        if config.latest:
+            latest = Latest(items, config.latest, config.latest_memories, config.tower.embedding_dim)
+        self.query_tower = Tower(queries, query, augmented, config.tower, latest)
         self.item_tower = Tower(items, item, augmented, config.tower)
 
 

@@ -30,12 +30,18 @@ DETERMINISTIC = ("popularity", "popularity-hour", "item-cf")
 """Models that learn nothing at random: one run says it all."""
 DATS: dict[str, DATConfig] = {
     "dat": DATConfig(),
-    "dat-no-cal": DATConfig(lambda_ca=0.0),
+    "dat-cal": DATConfig(lambda_ca=1.0),
     "dat-gradient": DATConfig(
-        amm="gradient", memories=(0.1,), loss="bce", latest=0, embedding_dropout=0.0, query_id_dropout=0.0
+        amm="gradient",
+        memories=(0.1,),
+        loss="bce",
+        latest=0,
+        embedding_dropout=0.0,
+        query_id_dropout=0.0,
+        lambda_ca=1.0,
     ),
     "dat-paper": PAPER,
-    "two-tower": DATConfig(amm="off", lambda_ca=0.0, query_id_dropout=0.1),
+    "two-tower": DATConfig(amm="off", query_id_dropout=0.1),
 }
 AS_PUBLISHED = ("dat-gradient", "dat-paper")
 """Models whose settings are part of what they are."""

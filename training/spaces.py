@@ -26,8 +26,8 @@ ALIGNMENT: Space = {"lambda_ca": FloatDistribution(1e-3, 3.0, log=True)}
 TABLES: Space = {"table_rate": FloatDistribution(0.3, 10.0, log=True)}
 TWO_TOWERS: Space = LEARNING | TEMPERATURE | ITEM_DROPOUT | TABLES
 SPACES: dict[str, Space] = {
-    "dat": TWO_TOWERS | ALIGNMENT,
-    "dat-no-cal": TWO_TOWERS,
+    "dat": TWO_TOWERS,
+    "dat-cal": TWO_TOWERS | ALIGNMENT,
     "dat-gradient": TWO_TOWERS | ALIGNMENT,
     # To the letter: only what the paper leaves open.
     "dat-paper": {name: LEARNING[name] for name in ("learning_rate", "epochs")},

@@ -8,29 +8,29 @@ from training.features import InputSpec
 
 
 class Latest(nn.Module):
-    """The mean of a query's latest items' embeddings, weighted by how long ago each is: one weight a place, learnt.
+    """Averages of a query's latest items' embeddings, weighted by how long ago each is, as an augmented vector's are.
 
     Args:
         items: How many have an embedding; row 0 is no item.
         places: L.
+        memories: Step sizes α of the averages: a place counts ``1 − α`` times as much as the one before it.
         width: E.
     """
 
-    def __init__(self, items: int, places: int, width: int):
+    def __init__(self, items: int, places: int, memories: tuple[float, ...], width: int):
         super().__init__()
         self.items = nn.Embedding(items + 1, width, padding_idx=0, sparse=True)
         nn.init.normal_(self.items.weight, std=0.1)
         nn.init.zeros_(self.items.weight[0].detach())
-        self.place = nn.Parameter(torch.zeros(places))
+        self.width = len(memories) * width
+        keep = 1 - torch.tensor(memories)[:, None]
+        self.register_buffer("weight", keep ** torch.arange(places), persistent=False)
 
     def forward(self, rows: Tensor) -> Tensor:
-        """rows [N, L], newest first, 0 = none → [N, E]; zeros where there is no item."""
-        weight = self.place.exp() * (rows > 0)
-        weight = weight / weight.sum(1, keepdim=True).clamp(min=1e-12)
-        # One call makes the weighted sums; the embeddings of all places are never laid out.
-        return nn.functional.embedding_bag(
-            rows, self.items.weight, mode="sum", sparse=True, per_sample_weights=weight, padding_idx=0
-        )
+        """rows [N, L], newest first, 0 = none → [N, len(memories) · E]; zeros where there is no item."""
+        weight = self.weight * (rows > 0)[:, None, :]
+        weight = weight / weight.sum(2, keepdim=True).clamp(min=1e-12)
+        return (weight @ self.items(rows)).flatten(1)
 
 
 class Tower(nn.Module):
@@ -40,11 +40,11 @@ class Tower(nn.Module):
         ids: How many ids have an embedding of their own; row 0 is shared by all others.
         spec: The side's features.
         augmented_dim: M · d, the width of the augmented vector (0: a plain two-tower model).
-        items, places: How many items there are, and how many of its latest a query reads (0: none).
+        latest: What reads a query's latest items (None: nothing does).
     """
 
     def __init__(
-        self, ids: int, spec: InputSpec, augmented_dim: int, config: TowerConfig, items: int = 0, places: int = 0
+        self, ids: int, spec: InputSpec, augmented_dim: int, config: TowerConfig, latest: Latest | None = None
     ):
         super().__init__()
         self.slots = [field.slots for field in spec.categories]
@@ -54,8 +54,8 @@ class Tower(nn.Module):
         for table in (self.ids, self.features):
             nn.init.normal_(table.weight, std=0.1)
         nn.init.zeros_(self.features.weight[0].detach())
-        self.latest = Latest(items, places, width) if places else None
-        self.embedded = width * (1 + len(self.slots) + bool(places))
+        self.latest = latest
+        self.embedded = width * (1 + len(self.slots)) + (latest.width if latest else 0)
         sizes = [self.embedded + spec.dense_width + augmented_dim, *config.hidden, config.output_dim]
         layers: list[nn.Module] = []
         for wide, narrow in zip(sizes[:-1], sizes[1:], strict=True):

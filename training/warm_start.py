@@ -23,7 +23,8 @@ def _layout(tower: Tower, spec: InputSpec) -> tuple:
     """What stands where in the input of a tower's first layer: of one width, it may still mean other things."""
     fields, times = [field.name for field in spec.categories], [*spec.times, *spec.decays_ms]
     numbers = [number.name for number in spec.numbers]
-    return fields, numbers, times, spec.shares, tower.latest is not None, tower.embedded
+    latest = None if tower.latest is None else tower.latest.weight.tolist()
+    return fields, numbers, times, spec.shares, latest, tower.embedded
 
 
 def _copy_rows(new: torch.Tensor, old: torch.Tensor, to: Sequence[int], source: Sequence[int]) -> None:
@@ -64,8 +65,6 @@ def warm_start(
         inputs_match = _layout(tower, spec) == _layout(old, old_spec)
         if tower.latest is not None and old.latest is not None:
             _copy_rows(tower.latest.items.weight, old.latest.items.weight, *zip((0, 0), *known_items, strict=True))
-            if tower.latest.place.shape == old.latest.place.shape:
-                tower.latest.place.copy_(old.latest.place)
         if inputs_match:  # the first layer belongs to the scales that it was trained with
             tower.dense_mean, tower.dense_std = old.dense_mean.clone(), old.dense_std.clone()
         pairs = list(zip(tower.layers, old.layers, strict=False))

@@ -12,7 +12,7 @@ from training.experiments import plans
 from training.experiments.online import OnlineConfig
 from training.experiments.online import run as run_online
 from training.experiments.report import page
-from training.experiments.runs import Journal, Setup
+from training.experiments.runs import Journal, Setup, Variant
 from training.experiments.significance import paired
 from training.models import MODELS
 from training.spaces import SPACES, defaults
@@ -93,6 +93,17 @@ def test_every_model_has_a_space_that_holds_its_defaults():
         assert set(defaults(name)) == set(SPACES[name]), name
 
 
+def test_every_run_starts_from_what_the_card_says_of_its_model(setup, tmp_path):
+    setup.training = {"epochs": 2, "tower": {"output_dim": 8, "hidden": [16]}, "batch_size": 64}
+    wider = Variant(label="wider", model="dat", settings={"tower": {"hidden": [24]}})
+    assert setup.settings(wider) == setup.training | {"tower": {"output_dim": 8, "hidden": [24]}}
+    assert setup.settings(Variant(label="mind", model="mind")) == {"dim": 8}
+    assert defaults("dat", setup.training)["epochs"] == 2
+    result = plans.dimension(setup, tmp_path, [4], 1, Stages())
+    sizes = {(row["series"], row["size"]) for row in result["results"].values()}
+    assert {("one", 4), ("without", 4), ("several", 0), ("several", 8), ("several", 32)} <= sizes, "memories of 8 each"
+
+
 @pytest.mark.parametrize("name", ["dimension", "ablation"])
 def test_the_other_experiments_make_a_page(name, setup, tmp_path):
     if name == "dimension":
@@ -102,7 +113,7 @@ def test_the_other_experiments_make_a_page(name, setup, tmp_path):
     else:
         result = plans.ablation(setup, tmp_path, ["CAL"], 2, Stages())
         assert len(result["results"]) == 3
-        assert result["results"]["CAL: off"]["p_seeds"].keys() == {"hr50", "hr100", "mrr10"}
+        assert result["results"]["CAL: λ3 = 0.1"]["p_seeds"].keys() == {"hr50", "hr100", "mrr10"}
     assert "plotly" in page(json.loads(json.dumps(result)))
 
 

@@ -112,8 +112,7 @@ def test_a_warm_start_takes_what_it_knows_by_id_and_leaves_new_ids_fresh():
     torch.manual_seed(5)
     model = DAT(3, 7, spec, item_spec, config)
     fresh = model.query_tower.ids.weight.detach().clone()
-    for part in (old.model.query_tower.shortcut.weight, old.model.query_tower.latest.place):
-        torch.nn.init.normal_(part)  # they begin as zeros, and would not be missed
+    torch.nn.init.normal_(old.model.query_tower.shortcut.weight)  # it begins as zeros, and would not be missed
     warm_start(model, ["q3", "new", "q0"], [f"i{k}" for k in range(7)], spec, item_spec, old)
     table, known = model.query_tower.ids.weight, old.model.query_tower.ids.weight
     assert torch.equal(table[1], known[4]) and torch.equal(table[3], known[1]) and torch.equal(table[0], known[0])
@@ -121,16 +120,16 @@ def test_a_warm_start_takes_what_it_knows_by_id_and_leaves_new_ids_fresh():
     assert torch.equal(model.item_tower.layers[0].weight, old.model.item_tower.layers[0].weight)
     assert torch.equal(model.query_tower.shortcut.weight, old.model.query_tower.shortcut.weight)
     latest, before = model.query_tower.latest, old.model.query_tower.latest
-    assert torch.equal(latest.items.weight[:7], before.items.weight) and torch.equal(latest.place, before.place)
+    assert torch.equal(latest.items.weight[:7], before.items.weight)
     assert latest.items.weight[7].any(), "the new item keeps its own"
 
 
 def test_a_warm_start_takes_no_layer_whose_inputs_mean_something_else():
-    """A tower without latest items and with one memory more has a first layer as wide."""
+    """A tower without latest items and with two memories more has a first layer as wide."""
     shape = TowerConfig(embedding_dim=8, hidden=(16,), output_dim=8)
     old = tiny_bundle("one", config=DATConfig(tower=shape, memories=(0.4, 0.1)))
     spec, item_spec = old.manifest.query, old.manifest.item
-    model = DAT(6, 9, spec, item_spec, DATConfig(tower=shape, memories=(0.4, 0.1, 0.02), latest=0))
+    model = DAT(6, 9, spec, item_spec, DATConfig(tower=shape, memories=(0.4, 0.1, 0.02, 0.01), latest=0))
     tower, before = model.query_tower, old.model.query_tower
     assert tower.layers[0].weight.shape == before.layers[0].weight.shape
     fresh = tower.layers[0].weight.detach().clone()

@@ -5,8 +5,9 @@ import pyarrow as pa
 import pytest
 
 from tests.training.data import CARD, clicks, profiles
+from training.config import DATConfig
 from training.evaluation import MISS, measure
-from training.models import MODELS, applicable, build
+from training.models import MODELS, applicable, build, dat_config, over
 from training.replay import make_replay
 from training.window import make_examples
 
@@ -96,6 +97,16 @@ def test_live_history_helps_queries_that_training_never_saw(name, window, fitted
 def test_what_makes_a_variant_stays_its_own():
     given = {"epochs": 3, "lambda_ca": 0.5, "query_id_dropout": 0.8}
     assert applicable("dat", given) == given
-    assert applicable("dat-no-cal", given) == {"epochs": 3, "query_id_dropout": 0.8}
-    assert applicable("two-tower", given) == {"epochs": 3}
+    assert applicable("dat-cal", given) == {"epochs": 3, "query_id_dropout": 0.8}
+    assert applicable("two-tower", given) == {"epochs": 3, "lambda_ca": 0.5}
     assert applicable("dat-paper", given) == applicable("wals", given) == {}
+    assert applicable("mind", given) == {} and applicable("mind", {"tower": {"output_dim": 64}}) == {"dim": 64}
+
+
+def test_of_a_tower_only_what_is_named_changes():
+    config = dat_config("dat", tower={"output_dim": 64})
+    assert config.tower.output_dim == 64 and config.tower.hidden == DATConfig().tower.hidden
+    assert over({"tower": {"head": "relu"}, "epochs": 2}, {"tower": {"output_dim": 8}, "epochs": 3}) == {
+        "tower": {"head": "relu", "output_dim": 8},
+        "epochs": 3,
+    }

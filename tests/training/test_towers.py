@@ -11,14 +11,14 @@ from training.trainer import make_trainer
 from training.window import make_examples
 
 
-def test_the_latest_items_are_a_mean_weighted_by_place():
-    latest = Latest(items=3, places=3, width=2)
+def test_the_latest_items_are_averages_that_forget_by_place():
+    latest = Latest(items=3, places=3, memories=(0.5, 1.0), width=2)
     with torch.no_grad():
         latest.items.weight.copy_(torch.tensor([[0.0, 0.0], [1.0, 0.0], [0.0, 1.0], [4.0, 4.0]]))
-        latest.place.copy_(torch.log(torch.tensor([3.0, 1.0, 2.0])))
-    mean = latest(torch.tensor([[1, 2, 0], [3, 0, 2], [0, 0, 0]])).detach().numpy()
-    # (3·(1,0) + 1·(0,1)) / 4; (3·(4,4) + 2·(0,1)) / 5; nothing
-    np.testing.assert_allclose(mean, [[0.75, 0.25], [2.4, 2.8], [0, 0]], rtol=1e-6)
+    averages = latest(torch.tensor([[1, 2, 0], [3, 0, 2], [0, 2, 0], [0, 0, 0]])).detach().numpy()
+    # (1·(1,0) + ½·(0,1)) / 1½ and the newest alone; (1·(4,4) + ¼·(0,1)) / 1¼; one; nothing
+    right = [[2 / 3, 1 / 3, 1, 0], [3.2, 3.4, 4, 4], [0, 1, 0, 0], [0, 0, 0, 0]]
+    np.testing.assert_allclose(averages, right, rtol=1e-6)
 
 
 def test_an_example_reads_what_its_query_clicked_before_it():

@@ -24,7 +24,7 @@ ABLATION: dict[str, list[Variant]] = {
         Variant(label="dropout: none of the latest items", model="dat", settings={"latest_dropout": 0.0}),
     ],
     "CAL": [
-        Variant(label="CAL: off", model="dat", settings={"lambda_ca": 0.0}),
+        Variant(label="CAL: λ3 = 1, as published", model="dat-cal"),
         Variant(label="CAL: λ3 = 0.1", model="dat", settings={"lambda_ca": 0.1}),
     ],
     "head": [
