@@ -38,7 +38,7 @@ class DATConfig(BaseModel):
     lambda_u: float = 0.5
     lambda_v: float = 0.5
     lambda_ca: float = 0.0
-    """The paper's is 1. On every log that was asked here, category alignment costs first places, most in the tail."""
+    """The paper's is 1. On MovieLens category alignment costs a little, most at the first places of the tail."""
     latest: int = Field(default=20, ge=0)
     """L, how many of a query's latest items its tower reads by an embedding of their own (0: none). The augmented
     vector holds what they have in common; this, which they are."""
