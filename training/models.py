@@ -31,14 +31,9 @@ DETERMINISTIC = ("popularity", "popularity-hour", "item-cf")
 DATS: dict[str, DATConfig] = {
     "dat": DATConfig(),
     "dat-cal": DATConfig(lambda_ca=1.0),
-    "dat-gradient": DATConfig(
-        amm="gradient",
-        memories=(0.1,),
-        loss="bce",
-        latest=0,
-        embedding_dropout=0.0,
-        query_id_dropout=0.0,
-        lambda_ca=1.0,
+    # The paper's training under the default's head, temperature and dropout of item ids.
+    "dat-gradient": PAPER.model_copy(
+        update={"tower": DATConfig().tower, "temperature": DATConfig().temperature, "item_id_dropout": 0.1}
     ),
     "dat-paper": PAPER,
     "two-tower": DATConfig(amm="off", query_id_dropout=0.1),
