@@ -1,8 +1,9 @@
 """The Feast definitions, made from a dataset card.
 
 Views of a side: ``profile`` (the night owns it: Spark writes, changes are loaded), ``activity`` and ``augmented`` (the
-stream owns them online; the night writes their history offline). Queries have a fourth, ``history``, which no tower
-reads: the items to leave out of an answer. A feature service per tower lists exactly what that tower reads.
+stream owns them online; the night writes their history offline). Queries have a fourth, ``history``: their latest
+items, of which the tower reads the newest, and which answers leave out. A feature service per tower lists what that
+tower reads.
 """
 
 from dataclasses import dataclass
@@ -99,9 +100,12 @@ def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = Fil
         read = [views[f"{side_name}_activity"], views[f"{side_name}_augmented"]]
         if side.tower_features:
             read.insert(0, views[f"{side_name}_profile"][list(side.tower_features)])
+        if side_name == "query":
+            # Last: the stream writes activity last, so what is read after it holds every click that it counts.
+            read.append(views["query_history"])
         services[f"{side_name}_tower"] = FeatureService(
             name=f"{side_name}_tower",
             features=read,
-            description=f"Exactly what the {side_name} tower reads",
+            description=f"What the {side_name} tower reads",
         )
     return Definitions(entities, sources, views, services)

@@ -31,7 +31,7 @@ class OnlineFeatures:
         self._store = store
         self._lock = threading.Lock()
         service = store.get_feature_service("query_tower")
-        # References by name, so that what no tower reads (history, known) comes in the same call.
+        # References by name, so that what no tower reads (known) comes in the same call.
         self._tower = [
             f"{view.name}:{field.name}" for view in service.feature_view_projections for field in view.features
         ]
@@ -51,7 +51,7 @@ class OnlineFeatures:
         Raises:
             StoreDown: the store did not answer.
         """
-        return self._read([*self._tower, "query_profile:known", "query_history:history"], "query_id", ids)
+        return self._read([*self._tower, "query_profile:known"], "query_id", ids)
 
     def counts(self, ids: Sequence[str]) -> list[Counts]:
         """How many clicks each query counts and has folded: the small read that held answers wait by.

@@ -29,7 +29,7 @@ def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(
     both = {f"{side}_{view}" for side in ("query", "item") for view in ("profile", "activity", "augmented")}
     assert views == both | {"query_history"}
     read = {projection.name for projection in store.get_feature_service("query_tower").feature_view_projections}
-    assert read == {"query_profile", "query_activity", "query_augmented"}
+    assert read == {"query_profile", "query_activity", "query_augmented", "query_history"}
 
 
 def test_the_feast_ui_starts_on_the_folder(tmp_path: Path):

@@ -42,6 +42,8 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
     row = bundle.queries.ids.index("u3")
     assert offline.age[0] == users.age["u3"]
     assert offline.clicks[0] == bundle.queries.clicks[row]
+    ring = bundle.queries.history[row]
+    assert offline.history[0][-1] == bundle.items.ids[ring[(bundle.queries.clicks[row] - 1) % len(ring)]]
     np.testing.assert_allclose(offline.a[0], bundle.queries.a[row].ravel(), rtol=1e-6)
     assert offline.bundle[0] == bundle.version
 
