@@ -3,7 +3,7 @@
 import numpy as np
 
 Array = np.ndarray
-FEW = 0.001  # share of clicks that may repeat an earlier one of the same query in a log where nobody clicks twice
+FEW = 0.05  # share of clicks that may repeat an earlier one of the same query in a log where that is rare
 
 
 class Clicked:
@@ -18,19 +18,19 @@ class Clicked:
         self.items = items[self.order]
         self.starts = np.searchsorted(queries[self.order], np.arange(queries.max(initial=0) + 2))
         pairs = queries * (items.max(initial=0) + 1) + items
-        self.never_twice = 1 - len(np.unique(pairs)) / max(len(pairs), 1) < FEW
-        """Whether answers leave out what a query has clicked: it does not click it again."""
+        self.rarely_twice = 1 - len(np.unique(pairs)) / max(len(pairs), 1) < FEW
+        """Whether answers leave out what a query has clicked: it hardly ever clicks it again."""
 
     def seen(self, numbers: Array, queries: Array, items: Array) -> Array:
         """What each query of a batch of B clicks has seen of the batch's candidates: [B, B, 1+S].
 
-        That is the positives of its other clicks in the batch and, where nobody clicks twice, all that it has clicked
+        That is the positives of its other clicks in the batch and, where few click twice, all that it has clicked
         before.
 
         Args:
             numbers: [B] the clicks' numbers in the window. queries: [B]. items: [B, 1+S] the positives first.
         """
-        seen = self.before(numbers, queries, items) if self.never_twice else np.zeros((len(items), *items.shape), bool)
+        seen = self.before(numbers, queries, items) if self.rarely_twice else np.zeros((len(items), *items.shape), bool)
         seen[:, :, 0] |= queries[:, None] == queries[None, :]
         return seen
 

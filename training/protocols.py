@@ -27,8 +27,8 @@ class ProtocolError(ValueError):
 class Trial:
     """One training window and the clicks to predict.
 
-    live: each click is folded in after it was predicted · filter_seen: leave out what a query has clicked; so it is
-    where nobody in the window clicks an item twice · cut_ms: where the window ends.
+    live: each click is folded in after it was predicted · filter_seen: leave out what a query has clicked · cut_ms:
+    where the window ends.
     """
 
     window: TrainingSet
@@ -52,6 +52,7 @@ def make_trial(
     seed: int = 0,
     limit: int | None = None,
     tuning: bool = False,
+    filter_seen: bool | None = None,
 ) -> Trial:
     """Cut a log.
 
@@ -62,6 +63,7 @@ def make_trial(
     Args:
         limit: Only the first so many test clicks.
         tuning: Cut one step earlier: a validation set in which no test click is.
+        filter_seen: None: where few in the window click an item twice.
     """
     if protocol == "last-out":
         train, test = _last_out(_side_by_side(clicks) if card.clicks.time_unit == "position" else clicks)
@@ -80,8 +82,9 @@ def make_trial(
     test = test.slice(0, limit)
     window = make_examples(train, profiles, card, negatives, seed)
     replay = make_replay(test, profiles, card, window.query, window.item, window.query_spec, window.item_spec)
-    never_twice = Clicked(window.examples.query_rows, window.examples.item_rows[:, 0]).never_twice
-    return Trial(window, replay, protocol == "live", never_twice, int(window.examples.event_time[-1]))
+    if filter_seen is None:
+        filter_seen = Clicked(window.examples.query_rows, window.examples.item_rows[:, 0]).rarely_twice
+    return Trial(window, replay, protocol == "live", filter_seen, int(window.examples.event_time[-1]))
 
 
 def _by_time(clicks: pa.Table, card: DatasetCard, protocol: Protocol) -> tuple[pa.Table, pa.Table]:

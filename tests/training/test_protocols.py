@@ -56,12 +56,14 @@ def test_positions_become_one_common_time_and_keep_each_querys_order():
     assert min(lasts) > 500_000, "everyone's last click is late, few clicks or many"
 
 
-def test_a_trial_filters_seen_items_only_where_nobody_clicks_twice():
+def test_a_trial_filters_seen_items_where_few_click_twice_or_where_it_is_told_to():
     log = clicks(400)
     assert not make_trial(log, profiles(), HOUR, "live").filter_seen
+    assert make_trial(log, profiles(), HOUR, "live", filter_seen=True).filter_seen
     first = {}
     for event in events(log):
         first.setdefault(event[:2], event)
     once = pa.table(dict(zip(log.column_names, map(list, zip(*first.values(), strict=True)), strict=True)))
     trial = make_trial(once, profiles(), HOUR, "live", limit=10)
     assert trial.filter_seen and trial.live and len(trial.replay) == 10
+    assert not make_trial(once, profiles(), HOUR, "live", filter_seen=False).filter_seen
