@@ -76,7 +76,8 @@ def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = Fil
         key = f"{side_name}_id"
         entity = Entity(name=side_name, join_keys=[key], value_type=ValueType.STRING)
         entities[side_name] = entity
-        for short, fields in view_fields(side_name, side).items():
+        fields_of = view_fields(side_name, side)
+        for short, fields in fields_of.items():
             name = f"{side_name}_{short}"
             batch = source_type(
                 **options,
@@ -97,12 +98,10 @@ def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = Fil
                 online=True,
                 tags={"owner": "night" if short == "profile" else "stream"},
             )
-        read = [views[f"{side_name}_activity"], views[f"{side_name}_augmented"]]
+        # Activity first of the stream's views: it is written last, so what is read after it holds all that it counts.
+        read = [views[f"{side_name}_{short}"] for short in fields_of if short != "profile"]
         if side.tower_features:
             read.insert(0, views[f"{side_name}_profile"][list(side.tower_features)])
-        if side_name == "query":
-            # Last: the stream writes activity last, so what is read after it holds every click that it counts.
-            read.append(views["query_history"])
         services[f"{side_name}_tower"] = FeatureService(
             name=f"{side_name}_tower",
             features=read,
