@@ -80,6 +80,13 @@ def test_what_was_cut_short_ends_as_it_would_have(setup, tmp_path):
     assert table2(setup, folder, trials=2, models=("two-tower",), seeds=1)[1] == []
 
 
+def test_a_variant_that_changes_nothing_is_not_run_again(setup, tmp_path):
+    setup.negatives, stages = 8, Stages()
+    result = plans.ablation(setup, tmp_path, ["negatives"], 1, stages)
+    assert stages.names == ["negatives: S = 1, seed 0", "DAT, seed 0"], "S = 8 is what all have here"
+    assert result["results"]["negatives: S = 8"]["mrr10"] == result["results"]["DAT"]["mrr10"]
+
+
 def test_tuning_never_sees_a_test_click(setup):
     tuning, final = setup.trial(0, tuning=True), setup.trial(0)
     first = final.replay.times[0]

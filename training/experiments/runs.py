@@ -116,7 +116,8 @@ def key_of(setup: Setup, variant: Variant, seed: int) -> str:
     settings = setup.settings(variant)
     if variant.model in DATS:
         settings = dat_config(variant.model, seed, **settings).model_dump()
-    made_from = [setup.identity, variant.model, settings, variant.negatives, seed if variant.seeds_differ else 0]
+    negatives = variant.negatives or setup.negatives
+    made_from = [setup.identity, variant.model, settings, negatives, seed if variant.seeds_differ else 0]
     return hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()[:16]
 
 
