@@ -83,13 +83,13 @@ class Flow:
     """Clicks at a steady rate with probes in between, then a burst."""
 
     def __init__(self, bootstrap: str, bundle, url: str):
-        from streaming.changelog import Follower
+        from streaming.changelog import Changelog
         from streaming.clicks import ClickWriter
         from streaming.config import KafkaConnection
         from streaming.topics import ITEM_VECTORS
 
         self.bundle, self.url = bundle, url
-        self.follower = Follower(KafkaConnection(bootstrap=bootstrap), ITEM_VECTORS, bundle.version)
+        self.changelog = Changelog(KafkaConnection(bootstrap=bootstrap), ITEM_VECTORS, bundle.version)
         self.folded: dict[str, int] = {}
         self.writer = ClickWriter(bootstrap, linger_ms=5)
         self.probe = ClickWriter(bootstrap)
@@ -180,7 +180,7 @@ class Flow:
 
     def _missing(self) -> int:
         """Clicks that are sent and not yet committed by the item stage."""
-        while batches := list(self.follower.poll(timeout_ms=20)):
+        while batches := list(self.changelog.poll(timeout_ms=20)):
             for rows in batches:
                 self.folded.update(zip(rows["id"].to_pylist(), rows["folded"].to_pylist(), strict=True))
         return self.sent - sum(self.folded.values())

@@ -181,7 +181,7 @@ class _Day:
         from spark_jobs import retrain
         from spark_jobs.training_set import folder_of
         from training.bundle import Shelf
-        from training.trainer import Fitted
+        from training.fitted import Fitted
 
         self.settings = settings
         self.bundle = Shelf(settings.home / "bundles").load()

@@ -1,30 +1,27 @@
 """The follower: brings the corpus up to what the stream has computed, and keeps it there."""
 
-import logging
-import threading
 import time
 from typing import Any
 
 import pyarrow as pa
 from kafka import KafkaConsumer, TopicPartition
-from kafka.errors import KafkaError
 
 from serving.corpus import Corpus
 from serving.metrics import INDEX_LAG, SEARCHABLE
+from serving.reading import Reading
 from streaming.changelog import ARRIVED
 from streaming.clients import close_quietly, free_consumer
 from streaming.config import KafkaConnection
 from streaming.topics import ITEM_VECTORS, unpack
 
-log = logging.getLogger(__name__)
 _LAG_EVERY_S = 1.0
 
 
-class Follower:
-    """A thread that reads ``item-vectors`` from the beginning and applies the rows of the corpus's bundle.
+class Follower(Reading):
+    """Reads ``item-vectors`` and applies the rows of the corpus's bundle.
 
     It belongs to no group: every service reads everything. It reads committed records only, so what it applies is never
-    taken back; values are absolute, so that reading them again after a restart is harmless.
+    taken back.
     """
 
     def __init__(self, corpus: Corpus, kafka: KafkaConnection):
@@ -35,43 +32,15 @@ class Follower:
         self.lag: int | None = None  # records behind, as of the last look; None before the first
         self.delay_ms: float | None = None  # from commit to findable, of the last record
         self.newcomers: list[str] = []  # items that came after the bundle, whose categories nobody has filed yet
-        self.error: str | None = None
         self._kafka = kafka
-        self._caught_up = threading.Event()
-        self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="follower", daemon=True)
-        self._thread.start()
+        super().__init__("item vectors")
 
-    @property
-    def caught_up(self) -> bool:
-        """Whether everything that was on the topic when the follower first looked has been applied."""
-        return self._caught_up.is_set()
-
-    def wait_caught_up(self, timeout_s: float) -> bool:
-        return self._caught_up.wait(timeout_s)
-
-    def close(self) -> None:
-        self._stop.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._stop.is_set():
-            try:
-                consumer = free_consumer(self._kafka)
-            except KafkaError as error:  # no broker yet
-                self._failed(error)
-                continue
-            try:
-                self._follow(consumer)
-            except KafkaError as error:
-                self._failed(error)  # begins again from the start: what was applied is applied again, to no effect
-            finally:
-                close_quietly(consumer)
-
-    def _failed(self, error: KafkaError) -> None:
-        self.error = f"{type(error).__name__}: {error}"
-        log.warning("item vectors cannot be read, trying again: %s", self.error)
-        self._stop.wait(1)
+    def read(self) -> None:
+        consumer = free_consumer(self._kafka)
+        try:
+            self._follow(consumer)
+        finally:
+            close_quietly(consumer)
 
     def _follow(self, consumer: KafkaConsumer) -> None:
         goal: dict[TopicPartition, int] = {}

@@ -6,12 +6,12 @@ old vector findable, while IVFFlat with a hashtable direct map takes a row out b
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator, Sequence
 
 import faiss
 import numpy as np
 
+from serving.calibration import Calibration
 from serving.config import IndexConfig
 from serving.rwlock import ReadWriteLock
 from training.bundle import writable
@@ -22,7 +22,7 @@ _SELECTIVE = (
 )
 _COPY = 65_536  # rows copied at a time while lists are rebuilt
 _PROBES = 32  # where there are no queries to calibrate with
-_QUERIES, _TOP = 128, 100  # what recall is measured on
+_QUERIES = 128  # to calibrate with
 
 
 def list_count(rows: int) -> int:
@@ -44,7 +44,7 @@ class LiveIndex:
             queries: [Q, d] typical queries, on a sample of which lists are calibrated to the recall that is promised.
         """
         self.config = config or IndexConfig()
-        self._queries = None if queries is None else sample(queries, _QUERIES)
+        self._queries = None if queries is None or not len(queries) else sample(queries, _QUERIES)
         self.probes = self.config.probes or _PROBES
         self._vectors = writable(vectors.astype(np.float32, copy=False))
         self._alive = np.ones(len(vectors), bool)
@@ -174,11 +174,15 @@ class LiveIndex:
                     self._touched = []
                     alive = np.flatnonzero(self._alive[: self._rows])
                     written = self._written
-                lists, exact = self._train(alive), None
+                lists = self._train(alive)
+                calibration = Calibration(self._queries) if self._calibrates else None
                 for part, copied in self._copies(alive):
                     lists.add_with_ids(copied, part)
-                    exact = self._merge(exact, copied, part)
-                probes = self.config.probes or fewest_probes(lists, self._queries, exact, self.config.recall)
+                    if calibration:
+                        calibration.look_at(part, copied)
+                probes = self.config.probes or min(_PROBES, lists.nlist)
+                if calibration:
+                    probes = calibration.fewest_probes(lists, self.config.recall)
                 lists.nprobe = probes
                 for _ in range(3):  # each pass is shorter than the one before
                     with self._lock.write():
@@ -198,11 +202,11 @@ class LiveIndex:
         found later. Searches and updates go on meanwhile.
         """
         with self._rebuilding:
-            written, exact = self._written, None
+            written, calibration = self._written, Calibration(self._queries)
             for part, copied in self._copies(self.rows()):
-                exact = self._merge(exact, copied, part)
+                calibration.look_at(part, copied)
             lists = self._lists
-            probes = fewest_probes(lists, self._queries, exact, self.config.recall, self._lock.read)
+            probes = calibration.fewest_probes(lists, self.config.recall, self._lock.read)
             with self._lock.write():
                 lists.nprobe = self.probes = probes
                 self._calibrated = written
@@ -297,17 +301,6 @@ class LiveIndex:
         lists.set_direct_map_type(faiss.DirectMap.Hashtable)
         return lists
 
-    def _merge(self, exact: tuple[Array, Array] | None, vectors: Array, rows: Array) -> tuple[Array, Array] | None:
-        """The calibration queries' best rows and scores so far, with some more vectors looked at."""
-        if self._queries is None:
-            return None
-        scores, found = faiss.knn(self._queries, vectors, min(_TOP, len(rows)), metric=faiss.METRIC_INNER_PRODUCT)
-        found = rows[found]
-        if exact is not None:
-            found, scores = np.hstack([exact[0], found]), np.hstack([exact[1], scores])
-        best = np.argsort(-scores, axis=1)[:, :_TOP]
-        return np.take_along_axis(found, best, 1), np.take_along_axis(scores, best, 1)
-
     def _bring_over(self, lists: faiss.IndexIVFFlat, touched: list[Array], lock: bool) -> None:
         if not touched:
             return
@@ -326,33 +319,6 @@ def sample(rows: Array, most: int) -> Array:
     if len(rows) <= most:
         return np.ascontiguousarray(rows)
     return rows[np.random.default_rng(0).choice(len(rows), most, replace=False)]
-
-
-def fewest_probes(
-    lists: faiss.IndexIVFFlat,
-    queries: Array | None,
-    exact: tuple[Array, Array] | None,
-    recall: float,
-    lock: Callable[[], AbstractContextManager] = nullcontext,
-) -> int:
-    """How many lists a search must visit to find the promised share of the exact top rows of some queries.
-
-    Args:
-        lock: Held during each small search, if the lists are in use.
-    """
-    if queries is None or exact is None or not len(queries):
-        return min(_PROBES, lists.nlist)
-    probes = 1
-    while probes < lists.nlist:
-        hits, parameters = 0, faiss.SearchParametersIVF(nprobe=probes)
-        for at in range(0, len(queries), 8):
-            with lock():
-                _, found = lists.search(queries[at : at + 8], exact[0].shape[1], params=parameters)
-            hits += sum(len(np.intersect1d(f, e)) for f, e in zip(found, exact[0][at : at + 8], strict=True))
-        if hits >= recall * exact[0].size:
-            break
-        probes = max(probes + 1, probes * 5 // 4)
-    return min(probes, lists.nlist)
 
 
 def _remove(lists: faiss.IndexIVFFlat, rows: Array) -> None:

@@ -14,7 +14,7 @@ from typing import Any
 from spark_jobs.config import NightConfig
 from spark_jobs.gate import Verdict
 from training.bundle import Bundle
-from training.trainer import EpochReport
+from training.collapse import EpochReport
 
 _LOG = logging.getLogger(__name__)
 

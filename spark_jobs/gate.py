@@ -6,7 +6,8 @@ import numpy as np
 from pydantic import BaseModel
 
 from spark_jobs.config import NightConfig
-from training.trainer import EpochReport, Fitted
+from training.collapse import EpochReport
+from training.fitted import Fitted
 
 
 class Verdict(BaseModel):

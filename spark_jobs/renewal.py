@@ -21,7 +21,7 @@ from spark_jobs.progress import Clock, steps
 from spark_jobs.records import NightSummary
 from spark_jobs.session import spark_session
 from training.bundle import Bundle, Shelf
-from training.trainer import Fitted
+from training.fitted import Fitted
 
 
 @dataclass

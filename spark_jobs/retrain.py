@@ -14,11 +14,13 @@ from feature_repo.card import DatasetCard
 from spark_jobs.code import code_version
 from spark_jobs.config import NightConfig
 from training.bundle import Bundle, Manifest, now
+from training.collapse import EpochReport
 from training.evaluation import Report, measure, report
 from training.examples import load_training_set
+from training.fitted import Fitted
 from training.live import LiveDAT, StaticDAT
 from training.replay import Replay, make_replay
-from training.trainer import EpochReport, Fitted, fit
+from training.trainer import fit
 
 
 def version_of(day: str, card: dict, config: NightConfig, parent: str | None) -> str:

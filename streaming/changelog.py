@@ -88,7 +88,7 @@ def read_range(connection: KafkaConnection, partition: TopicPartition, start: in
         close_quietly(consumer)
 
 
-class Follower:
+class Changelog:
     """Reads a whole topic from its beginning, then whatever comes: for readers that need every partition.
 
     Reading twice is harmless, since the values are absolute; hence no group and no offsets.

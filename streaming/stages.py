@@ -9,7 +9,7 @@ import pyarrow as pa
 from kafka import TopicPartition
 
 from streaming import item_stage, query_stage
-from streaming.changelog import Follower, changes, read_range
+from streaming.changelog import Changelog, changes, read_range
 from streaming.clicks import Clicks, decode
 from streaming.config import UpdaterConfig
 from streaming.duplicates import Recent
@@ -93,18 +93,18 @@ class QueryStage:
         self._partitions = RowPartitions(signal_partitions)
         self._pack = Packer(bundle.version, config.record_bytes)
         self._recent = Recent(config.duplicate_window)
-        self._follower: Follower | None = None
+        self._item_vectors: Changelog | None = None
 
     def open(self) -> None:
-        self._follower = Follower(self.config, ITEM_VECTORS, self.bundle.version)
-        while not self._follower.caught_up:
+        self._item_vectors = Changelog(self.config, ITEM_VECTORS, self.bundle.version)
+        while not self._item_vectors.caught_up:
             self._take(timeout_ms=50)
 
     def refresh(self) -> None:
         self._take()
 
     def _take(self, timeout_ms: int = 0) -> None:
-        for rows in self._follower.poll(timeout_ms):
+        for rows in self._item_vectors.poll(timeout_ms):
             self.items.update(rows)
 
     def start_offset(self, partition: int) -> int:
@@ -152,9 +152,9 @@ class QueryStage:
         return None  # p_u is computed when it is asked for, as of that moment
 
     def close(self) -> None:
-        if self._follower is not None:
-            self._follower.close()
-            self._follower = None
+        if self._item_vectors is not None:
+            self._item_vectors.close()
+            self._item_vectors = None
 
 
 class ItemStage:

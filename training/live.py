@@ -9,9 +9,9 @@ from training.augmented import AugmentedTable
 from training.dat import represent
 from training.evaluation import Vectors, VectorScorer
 from training.features import Inputs, InputSpec
+from training.fitted import Fitted
 from training.history import in_replay, tower_rows
 from training.replay import Activity, Replay
-from training.trainer import Fitted
 
 Array = np.ndarray
 DRIFT = 0.01  # an item is recomputed when one of its inputs has moved by more than this since its last vector

@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +14,12 @@ from training import checkpoint, losses
 from training.augmented import AugmentedTable
 from training.bundle import Bundle, SideTable
 from training.clicked import Clicked
+from training.collapse import EpochReport, health
 from training.config import DATConfig
 from training.dat import DAT, represent
 from training.examples import Examples, State
 from training.features import Inputs, InputSpec
+from training.fitted import Fitted
 from training.frequency import Frequency
 from training.history import before_each, newest, tower_rows
 from training.optimiser import Optimiser
@@ -27,57 +29,6 @@ from training.workers import ALONE, Workers
 
 Array = np.ndarray
 HEALTH_SAMPLE = 4096  # items whose vectors are looked at for collapse after each epoch
-
-
-@dataclass(frozen=True)
-class EpochReport:
-    """What one epoch did: losses (means over its batches), and whether the item vectors are alive.
-
-    item_rank: effective rank of the items' vectors, ``exp(entropy of the spectrum)``: between 1 and d · dead_units: the
-    share of output units that are the same for every item.
-    """
-
-    epoch: int
-    loss: float
-    loss_p: float
-    loss_u: float
-    loss_v: float
-    loss_ca: float
-    item_rank: float
-    dead_units: float
-    seconds: float
-
-    @property
-    def collapsed(self) -> bool:
-        """All items look alike: the scores are ties and the model is worthless."""
-        return self.item_rank < 1.1 or self.dead_units > 0.5 or not np.isfinite(self.loss)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained model with the state of every id at the cut, all vectors in one space."""
-
-    model: DAT
-    queries: SideTable
-    items: SideTable
-    query_spec: InputSpec
-    item_spec: InputSpec
-    config: DATConfig
-    history: list[EpochReport]
-
-    @classmethod
-    def of(cls, bundle: Bundle) -> "Fitted":
-        """A published bundle in the form that the evaluation takes."""
-        manifest = bundle.manifest
-        return cls(bundle.model, bundle.queries, bundle.items, manifest.query, manifest.item, manifest.config, [])
-
-
-def health(vectors: Array) -> tuple[float, float]:
-    """Effective rank of [N, d] vectors, and their share of dead units."""
-    spectrum = np.linalg.svd(vectors - vectors.mean(0), compute_uv=False) ** 2
-    share = spectrum / max(spectrum.sum(), 1e-30)
-    rank = float(np.exp(-(share * np.log(np.maximum(share, 1e-30))).sum())) if spectrum.sum() > 1e-9 else 1.0
-    return rank, float((vectors.std(0) < 1e-6).mean())
 
 
 class Trainer:

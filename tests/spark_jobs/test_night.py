@@ -18,7 +18,7 @@ from spark_jobs.gate import judge
 from spark_jobs.tables import replace
 from tests.spark_jobs.conftest import FinishedNight, Silent, market_settings
 from training.bundle import Shelf
-from training.trainer import Fitted
+from training.fitted import Fitted
 
 
 def test_a_night_publishes_a_bundle_that_loads_and_covers_every_known_id(finished_night: FinishedNight):

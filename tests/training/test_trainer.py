@@ -7,12 +7,13 @@ import torch
 
 from tests.tiny import CUT_MS
 from tests.training.data import CARD, clicks, profiles
+from training.collapse import health
 from training.config import DATConfig, TowerConfig
 from training.dat import DAT
 from training.evaluation import measure, report
 from training.live import LiveDAT, StaticDAT
 from training.replay import make_replay
-from training.trainer import Trainer, fit, health
+from training.trainer import Trainer, fit
 from training.window import make_examples
 
 SMALL = TowerConfig(embedding_dim=8, hidden=(32, 16), output_dim=8)
