@@ -7,7 +7,7 @@ from streaming.profiles import Profiles
 from streaming.state import flat
 from training.bundle import Bundle
 from training.dat import represent
-from training.features import Inputs, dense
+from training.features import Inputs, dense, share_columns
 
 Array = np.ndarray
 
@@ -30,7 +30,7 @@ class ItemVectors:
         # Columns of the items' categories; −1: not looked up yet.
         self._categories = np.full(self._size, -1, np.int16)
         if self._shares:
-            self._categories[:] = self._shares.columns(bundle.manifest.item, bundle.items.profile)
+            self._categories[:] = share_columns(self._shares, bundle.manifest.item, bundle.items.profile)
 
     @property
     def ids(self) -> Array:
@@ -60,7 +60,7 @@ class ItemVectors:
             return None
         missing = np.unique(rows[self._categories[rows] < 0])
         if len(missing) and (profile := self._profiles.fetch(self._ids[missing].tolist())):
-            self._categories[missing] = self._shares.columns(self._bundle.manifest.item, profile)
+            self._categories[missing] = share_columns(self._shares, self._bundle.manifest.item, profile)
         columns = self._categories[rows].astype(np.int64)
         return np.where(columns < 0, self._shares.width - 1, columns)
 

@@ -174,6 +174,21 @@ def encode(spec: InputSpec, columns: Mapping[str, Any], size: int) -> Profile:
     return Profile(codes, numbers, times)
 
 
+def share_columns(shares: CategoryShares, spec: InputSpec, profile: Profile) -> Array:
+    """[n] the column of shares of each item, by the item tower's spec and profiles; unknown ones are others."""
+    at, others = 0, shares.width - 1
+    for field in spec.categories:
+        if field.name == shares.feature:
+            index = {value: k for k, value in enumerate(field.values)}
+            column_of = np.full(spec.codes, others, np.int64)
+            for column, value in enumerate(shares.categories):
+                if value in index:
+                    column_of[field.offset + 1 + index[value]] = column
+            return column_of[profile.codes[:, at]]
+        at += field.slots
+    return np.full(len(profile), others, np.int64)
+
+
 def dense(spec: InputSpec, profile: Profile, counters: Array, clicks: Array, last_click: Array, as_of: Array) -> Array:
     """The fast inputs at a moment: [N, K] float32.
 

@@ -12,7 +12,7 @@ from training import features
 from training.activity import decay
 from training.bundle import SideTable
 from training.examples import State, category_codes, lookup
-from training.features import Inputs, InputSpec, Profile
+from training.features import Inputs, InputSpec, Profile, share_columns
 from training.window import Past, number, profile_columns
 
 Array = np.ndarray
@@ -69,7 +69,7 @@ def make_replay(
     queries, query_after = _extend(clicks["query_id"], query, profiles["query"], card.query, query_spec)
     items, item_after = _extend(clicks["item_id"], item, profiles["item"], card.item, item_spec)
     shares = query_spec.shares
-    categories = shares.columns(item_spec, item_after.profile)[items] if shares else None
+    categories = share_columns(shares, item_spec, item_after.profile)[items] if shares else None
     highest = np.maximum.accumulate(np.r_[len(item.ids) - 1, items])[:-1]
     return Replay(
         queries,

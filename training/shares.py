@@ -5,15 +5,10 @@ and to the column of its item's category. Counting them is thus :mod:`training.a
 the stream alike; a column is turned into a share only where a tower reads it.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from feature_repo.card import DatasetCard, duration_ms
-
-if TYPE_CHECKING:
-    from training.features import InputSpec, Profile
 
 Array = np.ndarray
 LARGEST = 31  # categories with a column of their own; all others share one
@@ -43,20 +38,6 @@ class CategoryShares(BaseModel):
         order = sorted(clicks_by_category, key=lambda name: (-clicks_by_category[name], name))
         half_life = duration_ms(card.query.category_shares)
         return cls(half_life_ms=half_life, feature=card.item.category, categories=order[:LARGEST])
-
-    def columns(self, spec: "InputSpec", profile: "Profile") -> Array:
-        """[n] the column of each item, by the item tower's spec and profiles; unknown ones count as others."""
-        at = 0
-        column_of = np.full(spec.codes, self.width - 1, np.int64)
-        for field in spec.categories:
-            if field.name == self.feature:
-                index = {value: k for k, value in enumerate(field.values)}
-                for column, value in enumerate(self.categories):
-                    if value in index:
-                        column_of[field.offset + 1 + index[value]] = column
-                return column_of[profile.codes[:, at]]
-            at += field.slots
-        return np.full(len(profile), self.width - 1, np.int64)
 
 
 def shares(counts: Array) -> Array:

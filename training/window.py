@@ -11,7 +11,7 @@ from feature_repo.card import DatasetCard, Side
 from training import features
 from training.activity import count_each
 from training.examples import Examples, State, TrainingSet, category_codes
-from training.features import Inputs, InputSpec, Profile
+from training.features import Inputs, InputSpec, Profile, share_columns
 from training.shares import CategoryShares
 
 Array = np.ndarray
@@ -123,7 +123,7 @@ def make_examples(
     (query_ids, queries), (item_ids, items) = number(clicks["query_id"]), number(clicks["item_id"])
     item, item_spec, item_past = make_state(item_ids, items, time, profiles["item"], card.item)
     shares = CategoryShares.of(card, _clicks_by_category(items, item, item_spec, card))
-    categories = shares.columns(item_spec, item.profile)[items] if shares else None
+    categories = share_columns(shares, item_spec, item.profile)[items] if shares else None
     query, query_spec, query_past = make_state(
         query_ids, queries, time, profiles["query"], card.query, shares, categories
     )
