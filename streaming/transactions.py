@@ -8,6 +8,7 @@ from kafka.structs import OffsetAndMetadata
 
 from streaming.clients import close_quietly, transactional_producer
 from streaming.config import UpdaterConfig
+from streaming.hanging import abort_hanging
 
 
 class Message(NamedTuple):
@@ -47,6 +48,7 @@ class Transactions:
             producer = transactional_producer(self._config, self._id)
             try:
                 producer.init_transactions()
+                abort_hanging(self._config, self._id)
             except BaseException:
                 close_quietly(producer)
                 raise

@@ -13,7 +13,7 @@ from streaming.config import UpdaterConfig
 from streaming.topics import QUERY_VECTORS
 from tests.serving.conftest import serve_http
 from tests.serving.conftest import updater as running_updater
-from tests.streaming.loop import eventually, folded, produce, some_clicks, truth
+from tests.streaming.loop import eventually, folds, produce, some_clicks, truth
 from tests.tiny import tiny_bundle, tiny_store
 from training.bundle import Shelf
 
@@ -38,7 +38,7 @@ def test_a_frame_of_the_whole_loop(bootstrap, tmp_path):
         where = settings, serving.url, f"http://127.0.0.1:{port}"
         before = look(*where)
         produce(bootstrap, clicks)
-        eventually(lambda: folded(bootstrap, QUERY_VECTORS, bundle) == truth(clicks)[0], "folded")
+        folds(bootstrap, QUERY_VECTORS, bundle, truth(clicks)[0], "folded")
         eventually(lambda: not any(look(*where).lag.values()), "nobody is behind")
         now = look(*where)
         httpx.get(f"{serving.url}/v1/retrieve", params={"query_id": "q1"})

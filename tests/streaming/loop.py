@@ -92,6 +92,15 @@ def folded(bootstrap: str, topic: str, bundle: Bundle) -> Counter:
     )
 
 
+def folds(bootstrap: str, topic: str, bundle: Bundle, expected: Counter, what: str, timeout_s: float = 30) -> None:
+    """Wait for a changelog to have folded so many clicks into each id, or fail and say how far it came."""
+    try:
+        eventually(lambda: folded(bootstrap, topic, bundle) == expected, what, timeout_s)
+    except AssertionError as error:
+        found = folded(bootstrap, topic, bundle)
+        raise AssertionError(f"{error}; too few: {expected - found}, too many: {found - expected}") from error
+
+
 def truth(clicks: list[Click]) -> tuple[Counter, Counter]:
     """Clicks by query, and by item."""
     return Counter(click.query_id for click in clicks), Counter(click.item_id for click in clicks)

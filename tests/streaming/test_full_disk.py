@@ -13,7 +13,7 @@ from streaming.clients import create_topics
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
 from tests.conftest import PARTITIONS
-from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth
+from tests.streaming.loop import eventually, folds, produce, running, some_clicks, truth
 from tests.tiny import tiny_bundle, tiny_store
 
 
@@ -44,7 +44,7 @@ def test_a_full_disk_of_the_broker_loses_and_doubles_nothing(tmp_path):
         create_topics(broker.bootstrap, PARTITIONS)
         with running(bundle, store, UpdaterConfig(bootstrap=broker.bootstrap), feast_sink=False):
             produce(broker.bootstrap, clicks[:100])
-            eventually(lambda: folded(broker.bootstrap, QUERY_VECTORS, bundle) == truth(clicks[:100])[0], "folded")
+            folds(broker.bootstrap, QUERY_VECTORS, bundle, truth(clicks[:100])[0], "folded")
             fill_disk(broker, room=20_000)
             done = send(broker.bootstrap, clicks[100:])
             assert len(done) < 1_900, "the disk was to be full before all were written"
@@ -52,5 +52,5 @@ def test_a_full_disk_of_the_broker_loses_and_doubles_nothing(tmp_path):
             broker.start()  # there is room again
             produce(broker.bootstrap, [click for click in clicks[100:] if click.event_id not in done])
             by_query, by_item = truth(clicks)
-            eventually(lambda: folded(broker.bootstrap, QUERY_VECTORS, bundle) == by_query, "every query's clicks", 90)
-            eventually(lambda: folded(broker.bootstrap, ITEM_VECTORS, bundle) == by_item, "every item's clicks", 90)
+            folds(broker.bootstrap, QUERY_VECTORS, bundle, by_query, "every query's clicks", 90)
+            folds(broker.bootstrap, ITEM_VECTORS, bundle, by_item, "every item's clicks", 90)

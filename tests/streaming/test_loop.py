@@ -12,7 +12,7 @@ from streaming.clients import TransactionalProducer, create_topics
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
 from streaming.worker import WorkerError
-from tests.streaming.loop import committed, eventually, folded, produce, running, some_clicks, truth
+from tests.streaming.loop import committed, eventually, folded, folds, produce, running, some_clicks, truth
 from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 from training.amm import fold
 
@@ -188,7 +188,7 @@ def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(boot
         clicks = some_clicks(60)
         produce(bootstrap, clicks)
         by_query, _ = truth(clicks)
-        eventually(lambda: folded(bootstrap, QUERY_VECTORS, bundle) == by_query, "the second folds the clicks")
+        folds(bootstrap, QUERY_VECTORS, bundle, by_query, "the second folds the clicks")
         eventually(lambda: bool(failed) or produce(bootstrap, some_clicks(1)), "the first is told")
 
 

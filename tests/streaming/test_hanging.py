@@ -1,0 +1,51 @@
+"""A transaction that its coordinator has forgotten, as after a broker's disk failed, holds up and doubles nothing."""
+
+import shutil
+
+from kafka import TopicPartition
+
+from cli.broker import LocalBroker
+from streaming.clients import close_quietly, create_topics, free_consumer, transactional_producer
+from streaming.config import UpdaterConfig
+from streaming.topics import SIGNALS_TOPIC
+from streaming.transactions import Message, Transactions
+
+PARTITION = TopicPartition(SIGNALS_TOPIC, 0)
+
+
+def readable(config: UpdaterConfig) -> list[bytes]:
+    """What a reader of committed records gets of the partition within two seconds."""
+    consumer = free_consumer(config)
+    try:
+        consumer.assign([PARTITION])
+        consumer.seek_to_beginning(PARTITION)
+        return [record.value for _ in range(20) for batch in consumer.poll(100).values() for record in batch]
+    finally:
+        close_quietly(consumer)
+
+
+def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has_forgotten(tmp_path):
+    with LocalBroker(tmp_path / "kafka") as broker:
+        create_topics(broker.bootstrap, 1)
+        config, data = UpdaterConfig(bootstrap=broker.bootstrap), tmp_path / "kafka" / "data"
+        producer = transactional_producer(config, "worker")
+        producer.init_transactions()
+        broker.stop()
+        remembered = {
+            path.name: shutil.copytree(path, tmp_path / path.name) for path in data.glob("__transaction_state-*")
+        }
+        broker.start()
+        producer.begin_transaction()
+        producer.send(SIGNALS_TOPIC, value=b"forgotten", partition=0).get(10)
+        broker.stop()
+        close_quietly(producer)
+        for name, copy in remembered.items():
+            shutil.rmtree(data / name)
+            shutil.copytree(copy, data / name)
+        broker.start()
+
+        transactions = Transactions(config, "worker")
+        transactions.open()
+        transactions.commit([Message(SIGNALS_TOPIC, 0, b"after")], {}, "group")
+        transactions.close()
+        assert readable(config) == [b"after"], "the next commit would have committed what was forgotten, too"
