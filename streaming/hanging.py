@@ -18,8 +18,8 @@ WRITTEN = (SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, DEAD, "__consumer_offsets
 log = logging.getLogger(__name__)
 
 
-def abort_hanging(config: UpdaterConfig, transactional_id: str) -> int:
-    """Abort the transactions that earlier holders of a transactional id have left hanging; how many partitions had one.
+def abort_hanging(config: UpdaterConfig, transactional_id: str) -> None:
+    """Abort the transactions that earlier holders of a transactional id have left hanging.
 
     Call it after taking the id: that raises the epoch and ends what the coordinator knows of, so that whatever is still
     open under an earlier epoch is known to nobody.
@@ -45,7 +45,6 @@ def abort_hanging(config: UpdaterConfig, transactional_id: str) -> int:
         for spec in hanging:
             log.warning("hanging_transaction_aborted id=%s %s", transactional_id, spec)
             admin.abort_transaction(spec)
-        return len(hanging)
     except AuthorizationError as error:
         log.warning(
             "hanging_transactions_unknown id=%s error=%r: the updater may not look for them or abort them; where a "
@@ -53,6 +52,5 @@ def abort_hanging(config: UpdaterConfig, transactional_id: str) -> int:
             transactional_id,
             error,
         )
-        return 0
     finally:
         admin.close()
