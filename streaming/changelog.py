@@ -19,6 +19,7 @@ ARRIVED = "arrived"
 """Header of signals and of what comes of them: when (ms) the broker took the oldest of the clicks behind a record."""
 DRIFT = "drift"
 """Header of a record in which only vectors are new, since only time has passed: the Feast sink has no use for it."""
+_STALLED_S = 30  # a worker's transaction ends within ten seconds, or is aborted (``transaction_timeout_ms``)
 
 
 class Change(NamedTuple):
@@ -53,6 +54,9 @@ def read_committed(connection: KafkaConnection, partitions: list[TopicPartition]
 
     It reads up to the end that these partitions have now, open transactions included, and so waits for those to end:
     they may be of a worker that was taken for dead, and that commits after all.
+
+    Raises:
+        TimeoutError: nothing could be read for half a minute, though not all had been.
     """
     ends_consumer = free_consumer(connection, committed=False)
     try:
@@ -63,15 +67,30 @@ def read_committed(connection: KafkaConnection, partitions: list[TopicPartition]
     try:
         consumer.assign(partitions)
         consumer.seek_to_beginning(*partitions)
-        told = time.monotonic()
-        while behind := [p for p in partitions if (consumer.position(p) or 0) < ends[p]]:
+        told = moved = time.monotonic()
+        at: dict[TopicPartition, int] = {}
+        while behind := {p: offset for p in partitions if (offset := consumer.position(p) or 0) < ends[p]}:
             for records in consumer.poll(timeout_ms=100).values():
                 yield from changes(records, bundle)
-            if time.monotonic() - told > 5:
-                told = time.monotonic()
+            now = time.monotonic()
+            if behind != at:
+                moved, at = now, behind
+            elif now - moved > _STALLED_S:
+                raise TimeoutError(_stalled(connection, behind, ends))
+            if now - told > 5:
+                told = now
                 log.info("restoring partitions=%s", ",".join(f"{p.topic}-{p.partition}" for p in behind))
     finally:
         close_quietly(consumer)
+
+
+def _stalled(connection: KafkaConnection, behind: dict[TopicPartition, int], ends: dict[TopicPartition, int]) -> str:
+    where = ", ".join(f"{p.topic}-{p.partition} at {offset} of {ends[p]}" for p, offset in behind.items())
+    return (
+        f"no committed record came within {_STALLED_S} s: {where}; if a transaction hangs there, as after a broker's "
+        f"disk failed, kafka-transactions.sh --bootstrap-server {connection.bootstrap} find-hanging names it and abort "
+        "ends it"
+    )
 
 
 def read_range(connection: KafkaConnection, partition: TopicPartition, start: int, stop: int) -> Iterator[list]:

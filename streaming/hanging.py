@@ -9,7 +9,7 @@ import logging
 
 from kafka import TopicPartition
 from kafka.admin import AbortTransactionSpec, KafkaAdminClient
-from kafka.errors import AuthorizationError
+from kafka.errors import AuthorizationError, UnsupportedVersionError, for_code
 
 from streaming.config import UpdaterConfig
 from streaming.topics import DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
@@ -31,6 +31,10 @@ def abort_hanging(config: UpdaterConfig, transactional_id: str) -> None:
     try:
         holder = admin.describe_transactions([transactional_id])[transactional_id]
         topics = admin.describe_topics(list(WRITTEN))
+        for topic in topics:
+            # Without its partitions, what hangs there would go unseen. The offsets' topic comes with the first group.
+            if topic["error_code"] and topic["name"] != "__consumer_offsets":
+                raise for_code(topic["error_code"])(topic["name"])
         partitions = [
             TopicPartition(topic["name"], p["partition_index"]) for topic in topics for p in topic["partitions"]
         ]
@@ -45,10 +49,11 @@ def abort_hanging(config: UpdaterConfig, transactional_id: str) -> None:
         for spec in hanging:
             log.warning("hanging_transaction_aborted id=%s %s", transactional_id, spec)
             admin.abort_transaction(spec)
-    except AuthorizationError as error:
+    except (AuthorizationError, UnsupportedVersionError) as error:
         log.warning(
-            "hanging_transactions_unknown id=%s error=%r: the updater may not look for them or abort them; where a "
-            "stage stands still after a broker's disk failed, use kafka-transactions.sh find-hanging and abort",
+            "hanging_transactions_unknown id=%s error=%r: this cluster does not let the updater look for them or abort "
+            "them; where a stage stands still after a broker's disk failed, use kafka-transactions.sh find-hanging and "
+            "abort",
             transactional_id,
             error,
         )

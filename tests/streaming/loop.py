@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 
 import numpy as np
 from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from feature_repo.click_event import Click
 from streaming.changelog import read_committed
@@ -23,9 +24,15 @@ from training.bundle import Bundle
 
 def eventually(true: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
     """Wait for something to come true, or fail."""
-    deadline = time.monotonic() + timeout_s
-    while not true():
-        assert time.monotonic() < deadline, f"not within {timeout_s} s: {what}"
+    deadline, held_up = time.monotonic() + timeout_s, None
+    while True:
+        try:
+            if true():
+                return
+        except TimeoutError as error:  # a read that an open transaction held up: the next may get through
+            held_up = error
+        if time.monotonic() > deadline:
+            raise AssertionError(f"not within {timeout_s} s: {what}") from held_up
         time.sleep(0.02)
 
 
@@ -78,9 +85,23 @@ def committed(bootstrap: str, topic: str, bundle: Bundle) -> dict[str, dict]:
     """The last committed row of each id of a changelog."""
     partitions = [TopicPartition(topic, p) for p in range(PARTITIONS)]
     found = {}
-    for change in read_committed(UpdaterConfig(bootstrap=bootstrap), partitions, bundle.version):
-        found.update({row["id"]: row for row in change.rows.to_pylist()})
+    try:
+        for change in read_committed(UpdaterConfig(bootstrap=bootstrap), partitions, bundle.version):
+            found.update({row["id"]: row for row in change.rows.to_pylist()})
+    except TimeoutError as error:
+        error.add_note(producers_of(bootstrap, partitions))
+        raise
     return found
+
+
+def producers_of(bootstrap: str, partitions: list[TopicPartition]) -> str:
+    """Who writes to some partitions, with their open transactions, and what the coordinators know: for a failure."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        known = [listing for listings in admin.list_transactions().values() for listing in listings]
+        return f"{admin.describe_producers(partitions)}; {known}"
+    finally:
+        admin.close()
 
 
 def folded(bootstrap: str, topic: str, bundle: Bundle) -> Counter:

@@ -2,12 +2,14 @@
 
 import shutil
 
+import pytest
 from kafka import TopicPartition
 
 from cli.broker import LocalBroker
+from streaming.changelog import read_committed
 from streaming.clients import close_quietly, create_topics, free_consumer, transactional_producer
 from streaming.config import UpdaterConfig
-from streaming.topics import SIGNALS_TOPIC
+from streaming.topics import ITEM_VECTORS, SIGNALS_TOPIC
 from streaming.transactions import Message, Transactions
 
 PARTITION = TopicPartition(SIGNALS_TOPIC, 0)
@@ -49,3 +51,17 @@ def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has
         transactions.commit([Message(SIGNALS_TOPIC, 0, b"after")], {}, "group")
         transactions.close()
         assert readable(config) == [b"after"], "the next commit would have committed what was forgotten, too"
+
+
+def test_a_restore_that_an_open_transaction_holds_up_ends_by_saying_where_it_stands(bootstrap, monkeypatch):
+    monkeypatch.setattr("streaming.changelog._STALLED_S", 1)
+    config, partition = UpdaterConfig(bootstrap=bootstrap), TopicPartition(ITEM_VECTORS, 0)
+    producer = transactional_producer(config, "somebody else")
+    producer.init_transactions()
+    producer.begin_transaction()
+    producer.send(ITEM_VECTORS, value=b"open", partition=0).get(10)
+    with pytest.raises(TimeoutError, match="item-vectors-0 at 0 of 1; if a transaction hangs there"):
+        list(read_committed(config, [partition], "a bundle"))
+    producer.abort_transaction()
+    producer.close()
+    assert list(read_committed(config, [partition], "a bundle")) == []
