@@ -39,7 +39,8 @@ def abort_hanging(config: UpdaterConfig, transactional_id: str) -> None:
             TopicPartition(topic["name"], p["partition_index"]) for topic in topics for p in topic["partitions"]
         ]
         hanging = [
-            AbortTransactionSpec(partition, producer.producer_id, producer.producer_epoch)
+            # The broker refuses a coordinator older than the one whose mark is the partition's last of this producer.
+            AbortTransactionSpec(partition, producer.producer_id, producer.producer_epoch, producer.coordinator_epoch)
             for partition, state in admin.describe_producers(partitions).items()
             for producer in state.active_producers
             if producer.producer_id == holder.producer_id

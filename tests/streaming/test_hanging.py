@@ -32,6 +32,9 @@ def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has
         config, data = UpdaterConfig(bootstrap=broker.bootstrap), tmp_path / "kafka" / "data"
         producer = transactional_producer(config, "worker")
         producer.init_transactions()
+        producer.begin_transaction()
+        producer.send(SIGNALS_TOPIC, value=b"before", partition=0)
+        producer.commit_transaction()
         broker.stop()
         remembered = {
             path.name: shutil.copytree(path, tmp_path / path.name) for path in data.glob("__transaction_state-*")
@@ -50,7 +53,7 @@ def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has
         transactions.open()
         transactions.commit([Message(SIGNALS_TOPIC, 0, b"after")], {}, "group")
         transactions.close()
-        assert readable(config) == [b"after"], "the next commit would have committed what was forgotten, too"
+        assert readable(config) == [b"before", b"after"], "the next commit would have committed what was forgotten, too"
 
 
 def test_a_restore_that_an_open_transaction_holds_up_ends_by_saying_where_it_stands(bootstrap, monkeypatch):
