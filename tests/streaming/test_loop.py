@@ -173,7 +173,7 @@ def test_the_broker_is_killed_and_comes_back(broker, bootstrap, store):
         eventually(lambda: sum(folded(bootstrap, QUERY_VECTORS, bundle).values()) > 0, "the first are folded")
         broker.kill()
         broker.start()
-        eventually(lambda: everything_counted(bootstrap, bundle, clicks), "all clicks are folded", 180)
+        eventually(lambda: everything_counted(bootstrap, bundle, clicks), "all clicks are folded", 90)
     assert_counted_once(bootstrap, bundle, clicks)
 
 
