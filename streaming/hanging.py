@@ -14,7 +14,8 @@ from kafka.errors import AuthorizationError, UnsupportedVersionError, for_code
 from streaming.config import UpdaterConfig
 from streaming.topics import DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
 
-WRITTEN = (SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, DEAD, "__consumer_offsets")  # in transactions
+OFFSETS = "__consumer_offsets"
+WRITTEN = (SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, DEAD, OFFSETS)  # in transactions
 log = logging.getLogger(__name__)
 
 
@@ -33,7 +34,7 @@ def abort_hanging(config: UpdaterConfig, transactional_id: str) -> None:
         topics = admin.describe_topics(list(WRITTEN))
         for topic in topics:
             # Without its partitions, what hangs there would go unseen. The offsets' topic comes with the first group.
-            if topic["error_code"] and topic["name"] != "__consumer_offsets":
+            if topic["error_code"] and topic["name"] != OFFSETS:
                 raise for_code(topic["error_code"])(topic["name"])
         partitions = [
             TopicPartition(topic["name"], p["partition_index"]) for topic in topics for p in topic["partitions"]
