@@ -2,12 +2,15 @@
 
 It follows the changelogs behind the stages, so an online store that is slow or away delays nobody. Values are absolute:
 after an outage, or a crash between a write and its offsets, it writes some of them again, to no effect.
+
+Another bundle's rows are all written anew, which takes minutes where there are a million. Clicks do not wait for that:
+what was clicked since the cut comes first, and from then on new clicks go before the rest of the bundle.
 """
 
-import itertools
 import logging
 import threading
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -22,7 +25,7 @@ from streaming.clients import close_quietly, group_consumer
 from streaming.config import UpdaterConfig
 from streaming.offsets import sink_group
 from streaming.online_writer import OnlineWriter
-from streaming.partitioner import partition_of
+from streaming.partitioner import RowPartitions
 from streaming.partitions import Partitions
 from streaming.state import Rows
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
@@ -33,7 +36,20 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 log = logging.getLogger(__name__)
-_SIDES = {QUERY_VECTORS: "query", ITEM_VECTORS: "item"}
+_SIDES = {QUERY_VECTORS: "query", ITEM_VECTORS: "item"}  # in the order of taking over: answers read queries
+_TAKE_OVER_S = 1_800
+"""How long the group waits for a sink that writes what was clicked since the cut; Kafka's default of five minutes is
+too short for a million ids, and a sink that is put out of its group begins anew, for ever."""
+
+
+@dataclass
+class _Rest:
+    """What the bundle still has of a partition's ids, and those that need it no more: the store has newer rows."""
+
+    end: int
+    """Where the changelog ended: from there on the partition is followed."""
+    batches: Iterator[pa.RecordBatch]
+    newer: set[str]
 
 
 class FeastSink:
@@ -50,9 +66,11 @@ class FeastSink:
         self.group = sink_group(config)
         self.name = f"{name}-{config.instance}"
         self.ready = threading.Event()
-        """Set once the first partitions are seeded."""
+        """Set once the store has all rows of the first partitions."""
         self._writer = OnlineWriter(store, bundle.version)
         self._partitions = Partitions()
+        self._rests: dict[TopicPartition, _Rest] = {}
+        self._homes: dict[str, RowPartitions] = {}
         self._consumer: KafkaConsumer | None = None
 
     def run(self) -> None:
@@ -71,67 +89,96 @@ class FeastSink:
                 self.stop.wait(1)
 
     def _session(self) -> None:
-        self._partitions = Partitions()
+        self._partitions, self._rests = Partitions(), {}
         try:
             self._consumer = self._partitions.consumer = group_consumer(
-                self.config, self.group, _SIDES, self.name, listener=self._partitions, max_poll_records=64
-            )
+                self.config, self.group, _SIDES, self.name,
+                listener=self._partitions, max_poll_records=64, max_poll_interval_ms=1000 * _TAKE_OVER_S,
+            )  # fmt: skip
             while not self.stop.is_set():
-                polled = self._consumer.poll(timeout_ms=self.config.poll_ms)
+                busy = self._rests or self._partitions.new
+                polled = self._consumer.poll(timeout_ms=0 if busy else self.config.poll_ms)
                 batches = {p: records for p, records in polled.items() if p in self._partitions.ready}
-                if self._partitions.new:
-                    self._prepare(list(self._partitions.new))
                 if batches:
                     self._follow(batches)
+                if new := list(self._partitions.new):
+                    self._prepare(min(new, key=_turn))
+                elif self._rests:
+                    self._go_on(min(self._rests, key=_turn))
         finally:
             if self._consumer is not None:
                 close_quietly(self._consumer, 2)
                 self._consumer = None
 
-    def _prepare(self, partitions: list[TopicPartition]) -> None:
-        for partition in sorted(partitions):
-            committed = self._consumer.committed(partition, metadata=True)
-            if committed is None or committed.metadata != self.bundle.version:
-                end = self._take_over(partition)
-                if end is None:
-                    return
-                self._consumer.seek(partition, end)
-                self._commit({partition: end})
-            self._partitions.new.discard(partition)
-            if partition in self._consumer.assignment():
-                self._partitions.ready.add(partition)
-                self._consumer.resume(partition)
-        self.ready.set()
+    def _prepare(self, partition: TopicPartition) -> None:
+        """Make a new partition ready to be followed."""
+        self._rests.pop(partition, None)  # of an earlier time: another sink may have had the partition since
+        committed = self._consumer.committed(partition, metadata=True)
+        foreign = committed is None or committed.metadata != self.bundle.version
+        rest = self._take_over(partition) if foreign else None
+        self._partitions.new.discard(partition)
+        if self.stop.is_set() or partition not in self._consumer.assignment():
+            return
+        if rest is not None:
+            self._consumer.seek(partition, rest.end)
+            self._rests[partition] = rest
+        self._partitions.ready.add(partition)
+        self._consumer.resume(partition)
+        self._settle()
 
-    def _take_over(self, partition: TopicPartition) -> int | None:
-        """Write all that the bundle knows of a partition's ids; returns how far that goes, None if told to stop.
+    def _take_over(self, partition: TopicPartition) -> _Rest:
+        """Write what was clicked of a partition's ids since the cut; what is left is the bundle's.
 
-        Ids that were clicked since the cut come from the changelog, the others from the bundle: never an older value
-        first, which whoever waits for a click would take for news.
+        Never a bundle's row before the changelog's of the same id, which whoever waits for a click would take for news.
         """
         topic, side, size = partition.topic, _SIDES[partition.topic], self.config.sink_rows
         end = self._consumer.end_offsets([partition])[partition]
         clicked: set[str] = set()
         rows = compacted(read_committed(self.config, [partition], self.bundle.version))
-        batches = [] if rows is None else [rows.slice(start, size) for start in range(0, len(rows), size)]
-        for batch in batches:
+        for start in range(0, len(rows) if rows is not None else 0, size):
+            batch = rows.slice(start, size)
+            if not self._write(side, batch):
+                break
             clicked.update(batch["id"].to_pylist())
         count = len(self._consumer.partitions_for_topic(topic))
-        for batch in itertools.chain(batches, seeds(self.bundle, side, partition.partition, count, size, clicked)):
-            if not self._write(side, batch):
-                return None
-        return end
+        homes = self._homes.setdefault(topic, RowPartitions(count))
+        return _Rest(end, seeds(self.bundle, side, partition.partition, homes, size), clicked)
+
+    def _go_on(self, partition: TopicPartition) -> None:
+        """Write the next rows of what is left; after the last the partition's offset names this bundle."""
+        rest = self._rests[partition]
+        if partition not in self._partitions.ready:  # another sink has it now
+            del self._rests[partition]
+        elif (batch := next(rest.batches, None)) is None:
+            del self._rests[partition]
+            self._commit({partition: self._consumer.position(partition)})
+        else:
+            old = [key not in rest.newer for key in batch["id"].to_pylist()]
+            if any(old):
+                self._write(_SIDES[partition.topic], batch.filter(pa.array(old)))
+        self._settle()
+
+    def _settle(self) -> None:
+        if not self._rests and not self._partitions.new:
+            self.ready.set()
 
     def _follow(self, batches: dict[TopicPartition, list]) -> None:
         for topic, side in _SIDES.items():
             records = [record for partition, batch in batches.items() if partition.topic == topic for record in batch]
             rows = latest([c.rows for c in changes(records, self.bundle.version) if not c.drift])
-            for start in range(0, len(rows) if rows is not None else 0, self.config.sink_rows):
+            if rows is None:
+                continue
+            for partition, rest in self._rests.items():
+                if partition.topic == topic:
+                    rest.newer.update(rows["id"].to_pylist())
+            for start in range(0, len(rows), self.config.sink_rows):
                 if not self._write(side, rows.slice(start, self.config.sink_rows)):
                     return
-        self._commit({partition: batch[-1].offset + 1 for partition, batch in batches.items()})
+        self._commit({p: batch[-1].offset + 1 for p, batch in batches.items() if p not in self._rests})
 
     def _commit(self, offsets: dict[TopicPartition, int]) -> None:
+        if not offsets:
+            return
         version = self.bundle.version
         self._consumer.commit({p: OffsetAndMetadata(offset, version, -1) for p, offset in offsets.items()})
 
@@ -150,6 +197,10 @@ class FeastSink:
             else:
                 metrics.ONLINE_ROWS.inc(len(rows))
                 return True
+
+
+def _turn(partition: TopicPartition) -> tuple[int, int]:
+    return list(_SIDES).index(partition.topic), partition.partition
 
 
 def compacted(found: Iterable[Change], rows: int = 100_000) -> pa.RecordBatch | None:
@@ -172,18 +223,15 @@ def latest(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
     return table.take(pa.array(sorted(last.values()), pa.int64())).combine_chunks().to_batches()[0]
 
 
-def seeds(
-    bundle: Bundle, side: str, partition: int, partitions: int, size: int, without: set[str]
-) -> Iterator[pa.RecordBatch]:
-    """The bundle's rows whose ids Kafka's default partitioner puts into a partition, ``size`` at a time, but some."""
+def seeds(bundle: Bundle, side: str, partition: int, homes: RowPartitions, size: int) -> Iterator[pa.RecordBatch]:
+    """The bundle's rows whose ids are at home in a partition, those of ``size`` ids of the table at a time."""
     table = bundle.queries if side == "query" else bundle.items
-    mine = np.array(
-        [row for row, key in enumerate(table.ids) if key not in without and partition_of(key, partitions) == partition],
-        np.int64,
-    )
     item_ids = np.array(bundle.items.ids, object)
-    for start in range(0, len(mine), size):
-        rows = mine[start : start + size]
+    for start in range(0, len(table.ids), size):
+        rows = np.arange(start, min(start + size, len(table.ids)))
+        rows = rows[homes(rows, table.ids) == partition]
+        if not len(rows):
+            continue
         values = Rows(
             rows, table.a[rows], table.folded[rows], table.clicks[rows], table.counters[rows], table.last_click[rows],
             table.history[rows] if side == "query" else table.vectors[rows],

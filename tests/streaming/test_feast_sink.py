@@ -1,12 +1,15 @@
 """What the stages commit can be read through the Feast SDK."""
 
+import time
+
 import numpy as np
 import pytest
 
+from feature_repo.click_event import Click
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
 from tests.streaming.loop import committed, eventually, folded, produce, running, some_clicks, truth
-from tests.tiny import tiny_bundle, tiny_store
+from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 
 VIEWS = {
     "query": ["query_activity", "query_augmented", "query_history"],
@@ -84,6 +87,32 @@ def test_nothing_is_lost_while_the_store_refuses(bootstrap, tmp_path, monkeypatc
             "the store has caught up",
         )
     assert len(refusing) == 6
+
+
+def test_a_click_goes_before_what_is_left_of_a_new_bundle_and_is_not_undone_by_it(bootstrap, tmp_path, monkeypatch):
+    store, bundle = tiny_store(tmp_path, queries=9, items=12), tiny_bundle("sink-4")
+    last = bundle.queries.ids[-1]
+    before = int(bundle.queries.folded[-1])
+    from streaming.online_writer import OnlineWriter
+
+    write, written, seen = OnlineWriter.write, [], []
+
+    def slow(self, side, rows):
+        if not written:
+            produce(bootstrap, [Click(event_id="early", query_id=last, item_id="i0", event_time=CUT_MS + 1)])
+        write(self, side, rows)
+        written.append((side, rows["id"].to_pylist(), rows["folded"].to_pylist()))
+        if (side, [last], [before + 1]) in written:
+            seen.append(len(written))
+        elif len(written) < 15:
+            time.sleep(0.5)  # the click comes meanwhile
+
+    monkeypatch.setattr(OnlineWriter, "write", slow)
+    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap, sink_rows=1)):
+        assert {key for _, ids, _ in written for key in ids} == {*bundle.queries.ids, *bundle.items.ids}
+        assert seen[0] < len(bundle.queries.ids) + 1, written
+        assert online(store, "query", [last])[0]["folded"] == before + 1
+        assert [counts for side, ids, counts in written if ids == [last]] == [[before + 1]]
 
 
 @pytest.mark.parametrize("side", ["query", "item"])
