@@ -105,6 +105,8 @@ class FeastSink:
                     self._prepare(min(new, key=_turn))
                 elif self._rests:
                     self._go_on(min(self._rests, key=_turn))
+                elif self._partitions.ready:
+                    self.ready.set()
         finally:
             if self._consumer is not None:
                 close_quietly(self._consumer, 2)
@@ -124,7 +126,6 @@ class FeastSink:
             self._rests[partition] = rest
         self._partitions.ready.add(partition)
         self._consumer.resume(partition)
-        self._settle()
 
     def _take_over(self, partition: TopicPartition) -> _Rest:
         """Write what was clicked of a partition's ids since the cut; what is left is the bundle's.
@@ -156,11 +157,6 @@ class FeastSink:
             old = [key not in rest.newer for key in batch["id"].to_pylist()]
             if any(old):
                 self._write(_SIDES[partition.topic], batch.filter(pa.array(old)))
-        self._settle()
-
-    def _settle(self) -> None:
-        if not self._rests and not self._partitions.new:
-            self.ready.set()
 
     def _follow(self, batches: dict[TopicPartition, list]) -> None:
         for topic, side in _SIDES.items():
