@@ -66,7 +66,7 @@ class FeastSink:
         self.group = sink_group(config)
         self.name = f"{name}-{config.instance}"
         self.ready = threading.Event()
-        """Set once the store has all rows of the first partitions."""
+        """Set once the store has all rows of the first partitions, or there are none for this sink."""
         self._writer = OnlineWriter(store, bundle.version)
         self._partitions = Partitions()
         self._rests: dict[TopicPartition, _Rest] = {}
@@ -97,6 +97,7 @@ class FeastSink:
             )  # fmt: skip
             while not self.stop.is_set():
                 busy = self._rests or self._partitions.new
+                settled = self._partitions.settled
                 polled = self._consumer.poll(timeout_ms=0 if busy else self.config.poll_ms)
                 batches = {p: records for p, records in polled.items() if p in self._partitions.ready}
                 if batches:
@@ -105,7 +106,7 @@ class FeastSink:
                     self._prepare(min(new, key=_turn))
                 elif self._rests:
                     self._go_on(min(self._rests, key=_turn))
-                elif self._partitions.ready:
+                elif settled:
                     self.ready.set()
         finally:
             if self._consumer is not None:

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 
 from kafka import KafkaConsumer, TopicPartition
 from kafka.consumer.subscription_state import ConsumerRebalanceListener
+from kafka.structs import MemberState
 
 
 class Partitions(ConsumerRebalanceListener):
@@ -17,6 +18,15 @@ class Partitions(ConsumerRebalanceListener):
         self.consumer: KafkaConsumer | None = None
         self.new: set[TopicPartition] = set()
         self.ready: set[TopicPartition] = set()
+
+    @property
+    def settled(self) -> bool:
+        """Whether this member has partitions, or the group has given them all to others: it may have more members than
+        partitions, of which some wait to take over.
+
+        To be asked before a poll, since the state is the new one a moment before the partitions come.
+        """
+        return bool(self.ready) or self.consumer.group_metadata().state == MemberState.STABLE
 
     def on_partitions_assigned(self, assigned: Iterable[TopicPartition]) -> None:
         self.consumer.pause(*assigned)  # until they are prepared

@@ -56,7 +56,7 @@ class Worker:
         self.group = group_name(config, stage.name, stage.bundle.version)
         self.name = f"{stage.name}-{config.instance}"
         self.ready = threading.Event()
-        """Set once the first partitions' state is restored."""
+        """Set once the state of the first partitions is restored, or there are none for this worker."""
         self._transactions = Transactions(config, f"{self.group}-{config.instance}")
         self._partitions = Partitions()
         self._consumer: KafkaConsumer | None = None
@@ -108,11 +108,14 @@ class Worker:
 
     def _turn(self) -> None:
         self.stage.refresh()
+        settled = self._partitions.settled
         polled = self._consumer.poll(timeout_ms=self.config.poll_ms)
         # Before the restore: what was read of a partition that is new will be read again from where its state ends.
         records = [r for partition, batch in polled.items() if partition in self._partitions.ready for r in batch]
         if self._partitions.new:
             self._restore(list(self._partitions.new))
+        elif settled:
+            self.ready.set()
         if records:
             offsets = {TopicPartition(self.stage.source, p): offset for p, offset in ends(records).items()}
             with metrics.BATCH.labels(self.stage.name).time():
@@ -218,7 +221,6 @@ class Worker:
                 self._partitions.ready.add(partition)
                 self._consumer.resume(partition)
         log.info("restored worker=%s partitions=%s rows=%d", self.name, sorted(accounted), rows)
-        self.ready.set()
 
 
 def _firsts(records: list) -> dict[TopicPartition, int]:

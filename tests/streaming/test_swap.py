@@ -1,11 +1,14 @@
 """The updater goes over to the bundle in service, under load, and back; one that is no good leaves it as it is."""
 
+import contextlib
+import logging
 import threading
 
 import pytest
 
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
+from tests.conftest import PARTITIONS
 from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth
 from tests.streaming.test_feast_sink import online
 from tests.tiny import tiny_bundle, tiny_store
@@ -75,6 +78,24 @@ def test_a_published_bundle_takes_over_under_load_and_so_does_a_rollback(bootstr
         shelf.promote(first.version)
         eventually(lambda: in_store(store, first, load.clicks), "the first is back, and knows what it missed", 60)
     assert counted(bootstrap, first, load.clicks) and counted(bootstrap, second, load.clicks)
+
+
+def test_processes_beyond_the_partitions_are_ready_and_go_over_to_a_new_bundle_too(bootstrap, store, shelf, caplog):
+    caplog.set_level(logging.INFO, logger="streaming.updater")
+    first, second = tiny_bundle("spare-1"), tiny_bundle("spare-2", seed=1)
+    shelf.publish(first)
+    names = [f"process-{number}" for number in range(2 * PARTITIONS + 1)]  # a sink follows two topics
+    with contextlib.ExitStack() as processes:
+        for name in names:
+            config = UpdaterConfig(bootstrap=bootstrap, instance=name, watch_s=0.1)
+            processes.enter_context(running(first, store, config, shelf=shelf))  # fails unless it is ready
+        clicks = some_clicks(60)
+        produce(bootstrap, clicks)
+        eventually(lambda: in_store(store, first, clicks), "the clicks are folded and in the store")
+        shelf.publish(second)
+        gone_over = f"bundle_in_service bundle={second.version}"
+        eventually(lambda: sum(gone_over in text for text in caplog.messages) == len(names), "all have gone over", 60)
+        eventually(lambda: in_store(store, second, clicks), "the store has the second bundle's rows alone", 60)
 
 
 def counted_some(bootstrap: str, bundle) -> bool:
