@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 from kafka import TopicPartition
+from kafka.admin import KafkaAdminClient
 
 from cli.broker import LocalBroker
 from streaming.changelog import read_committed
@@ -11,6 +12,7 @@ from streaming.clients import close_quietly, create_topics, free_consumer, trans
 from streaming.config import UpdaterConfig
 from streaming.topics import ITEM_VECTORS, SIGNALS_TOPIC
 from streaming.transactions import Message, Transactions
+from tests.streaming.loop import eventually
 
 PARTITION = TopicPartition(SIGNALS_TOPIC, 0)
 
@@ -26,6 +28,15 @@ def readable(config: UpdaterConfig) -> list[bytes]:
         close_quietly(consumer)
 
 
+def state_of(transactional_id: str, bootstrap: str) -> str:
+    """What the coordinator says of a transactional id."""
+    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    try:
+        return admin.describe_transactions([transactional_id])[transactional_id].state
+    finally:
+        admin.close()
+
+
 def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has_forgotten(tmp_path):
     with LocalBroker(tmp_path / "kafka") as broker:
         create_topics(broker.bootstrap, 1)
@@ -35,6 +46,8 @@ def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has
         producer.begin_transaction()
         producer.send(SIGNALS_TOPIC, value=b"before", partition=0)
         producer.commit_transaction()
+        # Kafka answers when a commit is prepared; a coordinator that remembers only that commits what is open by then.
+        eventually(lambda: state_of("worker", broker.bootstrap) == "CompleteCommit", "the commit is complete")
         broker.stop()
         remembered = {
             path.name: shutil.copytree(path, tmp_path / path.name) for path in data.glob("__transaction_state-*")
