@@ -66,7 +66,7 @@ class FeastSink:
         self.group = sink_group(config)
         self.name = f"{name}-{config.instance}"
         self.ready = threading.Event()
-        """Set once the store has all rows of the first partitions, or there are none for this sink."""
+        """Set once the store has all rows of the first partitions, or it has none for now."""
         self._writer = OnlineWriter(store, bundle.version)
         self._partitions = Partitions()
         self._rests: dict[TopicPartition, _Rest] = {}

@@ -21,8 +21,9 @@ class Partitions(ConsumerRebalanceListener):
 
     @property
     def settled(self) -> bool:
-        """Whether this member has partitions, or the group has given them all to others: it may have more members than
-        partitions, of which some wait to take over.
+        """Whether this member has partitions, or none for now: a group may have more members than partitions, of which
+        some wait to take over. One that has only just come is given none, too, until the others have let go of its
+        share.
 
         To be asked before a poll, since the state is the new one a moment before the partitions come.
         """

@@ -56,7 +56,7 @@ class Worker:
         self.group = group_name(config, stage.name, stage.bundle.version)
         self.name = f"{stage.name}-{config.instance}"
         self.ready = threading.Event()
-        """Set once the state of the first partitions is restored, or there are none for this worker."""
+        """Set once the state of the first partitions is restored, or it has none for now."""
         self._transactions = Transactions(config, f"{self.group}-{config.instance}")
         self._partitions = Partitions()
         self._consumer: KafkaConsumer | None = None
