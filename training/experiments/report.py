@@ -106,7 +106,7 @@ def _table2(result: dict[str, Any]) -> tuple[str, str, list[str]]:
         margin = rows[ours]["hr100"] / max(rows[best]["hr100"], 1e-9) - 1
         lead += (
             f", {abs(margin):.1%} {'above' if margin >= 0 else 'below'} its best rival, {escape(best)} "
-            f"(p = {_p(rows[best]['p_clicks'])} over test clicks)"
+            f"(p over test clicks: {_p(rows[best]['p_clicks'])})"
         )
     lead += ". In the paper the margin is " + " and ".join(f"{m:.2%} on {n}" for n, m in paper.MARGINS.items()) + "."
     bars = go.Figure()
