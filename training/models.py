@@ -59,11 +59,11 @@ def over(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
 def applicable(name: str, training: dict[str, Any]) -> dict[str, Any]:
     """Those of some settings of DAT that a model takes over: what it changes of DAT's defaults stays its own.
 
-    A neural rival's vectors are as long as DAT's.
+    A neural rival's vectors are as long as DAT's, and its logQ correction counts over as many clicks.
     """
     if name in ENCODERS:
-        width = training.get("tower", {}).get("output_dim")
-        return {} if width is None else {"dim": width}
+        width, window = training.get("tower", {}).get("output_dim"), training.get("frequency_window")
+        return {key: value for key, value in (("dim", width), ("frequency_window", window)) if value is not None}
     if name not in DATS or name in AS_PUBLISHED:
         return {}
     own, default = DATS[name].model_dump(), DATS["dat"].model_dump()

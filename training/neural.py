@@ -40,13 +40,21 @@ class RivalConfig(BaseModel):
     learning_rate: float = 1e-3
     query_id_dropout: float = 0.1
     """Share of examples whose query id is replaced by the unknown one, which is how that one is trained."""
+    frequency_window: int = 4096
+    """As DAT's (:class:`training.config.DATConfig`), where batches are of one moment."""
     seed: int = 0
 
 
 class Encoder(nn.Module):
-    """A rival's network. ``normalise``: vectors are put on the unit sphere and scores multiplied by the temperature."""
+    """A rival's network.
+
+    ``normalise``: vectors are put on the unit sphere and scores multiplied by the temperature.
+    ``of_one_moment``: a batch is of consecutive clicks. Where item vectors read counters and ages it has to be: of
+    negatives from other moments, these would give the moment away, and the model would learn to tell the time.
+    """
 
     normalise = True
+    of_one_moment = True
 
     def queries(self, inputs: Inputs, history: Tensor) -> Tensor:
         """N inputs and [N, L] rows of recent items, newest first (0 = none) → [N, K, d] query vectors."""
@@ -76,12 +84,17 @@ class NeuralRival:
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
         history = before_each(examples.query_rows, examples.item_rows[:, 0], config.history) + 1
         frequency = Frequency(examples.item_rows[:, 0])
-        expected = frequency.expected(examples.item_rows, 0, len(examples), len(window.item)).astype(np.float32)
+        size, moment = config.batch_size, self.encoder.of_one_moment
+        around = config.frequency_window // 2 if moment else len(examples)
+        starts = torch.arange(0, len(examples), size)
         self.encoder.train()
-        whole = len(examples) // config.batch_size * config.batch_size
         for _ in range(config.epochs):
-            for chosen in torch.randperm(len(examples))[:whole].view(-1, config.batch_size).numpy():
-                self._step(optimiser, chosen, history, expected[chosen])
+            order = np.arange(len(examples)) if moment else torch.randperm(len(examples)).numpy()
+            for start in starts[torch.randperm(len(starts))].tolist():
+                chosen = order[start : start + size]
+                first, last = start - around, start + size + around
+                expected = frequency.expected(examples.item_rows[chosen], first, last, len(window.item))
+                self._step(optimiser, chosen, history, expected.astype(np.float32))
         self.encoder.eval()
 
     def _step(self, optimiser: Optimiser, chosen: Array, history: Array, expected: Array) -> None:

@@ -14,6 +14,8 @@ from training.towers import Tower
 class YouTubeDNN(Encoder):
     """Query: mean embedding of its latest items, profile and activity through 256-128-d. Item: its embedding."""
 
+    of_one_moment = False  # an embedding does not tell the time, and mixed batches have more to tell apart
+
     def __init__(self, window: TrainingSet, config: RivalConfig):
         super().__init__()
         self.watched = nn.Embedding(len(window.item) + 1, config.dim, padding_idx=0, sparse=True)

@@ -101,6 +101,7 @@ def test_what_makes_a_variant_stays_its_own():
     assert applicable("two-tower", given) == {"epochs": 3, "lambda_ca": 0.5}
     assert applicable("dat-paper", given) == applicable("wals", given) == {}
     assert applicable("mind", given) == {} and applicable("mind", {"tower": {"output_dim": 64}}) == {"dim": 64}
+    assert applicable("fm", {"frequency_window": 100, "epochs": 3}) == {"frequency_window": 100}
 
 
 def test_of_a_tower_only_what_is_named_changes():

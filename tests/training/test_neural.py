@@ -1,0 +1,57 @@
+"""How the neural rivals are trained: what stands together in a batch."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from tests.training.data import CARD, clicks, profiles
+from training.neural import Encoder, NeuralRival, RivalConfig
+from training.window import make_examples
+
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def window():
+    return make_examples(clicks(500), profiles(), CARD)
+
+
+def batches(window, of_one_moment: bool) -> list[list[int]]:
+    """Fits a rival for two epochs; the numbers of the clicks in each batch, as the network saw them."""
+    width, seen = window.examples.candidates, []
+
+    class Spy(Encoder):
+        def __init__(self, window, config):
+            super().__init__()
+            self.of_one_moment = of_one_moment
+            self.vector = nn.Parameter(torch.ones(4))
+
+        def queries(self, inputs, history):
+            return self.vector.expand(len(inputs), 1, 4)
+
+        def items(self, inputs):
+            seen.append(inputs.dense[::width, 0].astype(int).tolist())
+            return self.vector.expand(len(inputs), 4)
+
+    window.examples.item.dense[:, 0] = np.repeat(np.arange(len(window.examples)), width)
+    NeuralRival(Spy, RivalConfig(batch_size=SIZE, epochs=2)).fit(window)
+    return seen
+
+
+@pytest.mark.parametrize("of_one_moment", [True, False])
+def test_every_epoch_is_of_all_clicks_once(window, of_one_moment):
+    found = batches(window, of_one_moment)
+    epochs = [sum(found[:16], []), sum(found[16:], [])]
+    assert [sorted(epoch) for epoch in epochs] == [list(range(500))] * 2
+    assert epochs[0] != epochs[1], "in another order each time"
+
+
+def test_a_batch_of_one_moment_is_of_consecutive_clicks(window):
+    for batch in batches(window, True):
+        assert batch == list(range(batch[0], batch[0] + len(batch))) and batch[0] % SIZE == 0
+
+
+def test_a_batch_of_no_moment_is_of_clicks_from_anywhere(window):
+    spans = [max(batch) - min(batch) for batch in batches(window, False) if len(batch) == SIZE]
+    assert min(spans) > 250
