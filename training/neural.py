@@ -146,7 +146,7 @@ class _Scorer(VectorScorer):
         vectors = self.items.at(rows.start) if self.live or not self.items.vectors.size else self.items.vectors
         positions = np.arange(rows.start, rows.stop) if self.live else np.zeros(rows.stop - rows.start, np.int64)
         queries = replay.queries[rows]
-        as_of = replay.times[rows]
+        as_of = replay.times[rows] if self.live else np.full(len(positions), replay.times[0])
         inputs = self.activity.inputs(self.fitted.window.query_spec, queries, positions, as_of, replay.known_queries)
         history = in_replay(replay, rows, self.fitted.config.history, self.live)
         interests = self.fitted.query_vectors(inputs, history)
