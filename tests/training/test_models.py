@@ -72,6 +72,17 @@ def test_no_click_helps_to_predict_itself_or_an_earlier_one(name, live, window, 
 
 
 @pytest.mark.parametrize("name", MODELS)
+def test_not_live_a_query_is_answered_alike_all_day(name, window, fitted):
+    """Vectors are of the cut: neither the hour of a click nor the clicks before it change them."""
+    log = later(60, seed=7)
+    replay = replay_of(window, log)
+    scores = fitted(name).scorer(replay, live=False).score(slice(0, 60))
+    for query in np.unique(replay.queries):
+        mine = scores[replay.queries == query]
+        np.testing.assert_allclose(mine, np.broadcast_to(mine[0], mine.shape), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", MODELS)
 def test_unknown_queries_and_items_get_finite_scores(name, window, fitted):
     replay = replay_of(window, later(60, seed=7))
     for live in (False, True):

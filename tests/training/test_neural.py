@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from tests.training.data import CARD, clicks, profiles
+from training.models import build
 from training.neural import Encoder, NeuralRival, RivalConfig
 from training.window import make_examples
 
@@ -50,6 +51,16 @@ def test_every_epoch_is_of_all_clicks_once(window, of_one_moment):
 def test_a_batch_of_one_moment_is_of_consecutive_clicks(window):
     for batch in batches(window, True):
         assert batch == list(range(batch[0], batch[0] + len(batch))) and batch[0] % SIZE == 0
+
+
+@pytest.mark.parametrize(("name", "matters"), [("fm", True), ("youtube-dnn", False)])
+def test_the_logq_correction_counts_around_a_batch_where_it_is_of_one_moment(name, matters, window):
+    found = []
+    for clicks_around in (2, 4096):
+        rival = build(name, batch_size=SIZE, epochs=1, frequency_window=clicks_around)
+        rival.fit(window)
+        found.append(rival.item_vectors(window.examples.item.take(np.arange(50))))
+    assert np.array_equal(*found) != matters
 
 
 def test_a_batch_of_no_moment_is_of_clicks_from_anywhere(window):
