@@ -4,7 +4,7 @@ import json
 import statistics
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import typer
 
@@ -18,9 +18,10 @@ def evaluate(
     protocol: Annotated[
         str | None,
         typer.Option(
-            help="window: the card's days, then the day after, vectors as the night left them · last-out: each query's "
-            "last click · live: the last day (or tenth) of the clicks, each folded in before the next is asked. By "
-            "default last-out where the card says so, else live."
+            help="window: the card's days, then the day after, vectors as the night left them · nightly: the same, but "
+            "learnt so, too: of each day with what the night before it knew · last-out: each query's last click · "
+            "live: the last day (or tenth) of the clicks, each folded in before the next is asked. By default last-out "
+            "where the card says so, else live."
         ),
     ] = None,
     models: Annotated[
@@ -77,14 +78,14 @@ def compare(
     from feature_repo.card import CardError
     from feature_repo.source import dataset_folder, read_clicks, read_profiles
     from training.models import DETERMINISTIC, MODELS, applicable
-    from training.protocols import make_trial
+    from training.protocols import Protocol, make_trial
 
     names = list(MODELS) if models == "all" else [name.strip() for name in models.split(",")]
     unknown = [name for name in names if name not in MODELS]
     if unknown:
         raise CardError(f"no model {', '.join(unknown)}; there are: {', '.join(MODELS)}")
-    if protocol not in ("window", "last-out", "live"):
-        raise CardError(f"no protocol {protocol}; there are: window, last-out, live")
+    if protocol not in get_args(Protocol):
+        raise CardError(f"no protocol {protocol}; there are: {', '.join(get_args(Protocol))}")
     card = settings.card
     folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
     clicks = read_clicks(card, folder)

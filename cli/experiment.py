@@ -20,7 +20,7 @@ def experiment(
     out: Annotated[Path, typer.Option(help="Where finished runs are kept, and JSON and the page written.")],
     data: Data = None,
     protocol: Annotated[
-        Literal["window", "last-out", "live"] | None,
+        Literal["window", "nightly", "last-out", "live"] | None,
         typer.Option(help="As in `dat evaluate`; by default last-out where the card says so, else live."),
     ] = None,
     models: Annotated[str, typer.Option(help="table2: names, separated by commas, or all.")] = "all",

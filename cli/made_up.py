@@ -49,15 +49,15 @@ def made_up_bundle(
     ]
     model = DAT(*map(len, names), *specs, config).eval()
     if frozen:
-        tower, augmented = model.item_tower, config.memory_count * config.tower.output_dim
+        tower, augmented = model.item_tower, len(config.memories_of("item")) * config.tower.output_dim
         with torch.no_grad():
             tower.layers[0].weight[:, -(specs[1].dense_width + augmented) :] = 0
     tables = []
     for ids, length, spec, tower in zip(
         names, (CARD.history, 0), specs, (model.query_tower, model.item_tower), strict=True
     ):
-        n = len(ids)
-        a = np.zeros((n, config.memory_count, config.tower.output_dim), np.float32)
+        n, memories = len(ids), config.memories_of("query" if tower is model.query_tower else "item")
+        a = np.zeros((n, len(memories), config.tower.output_dim), np.float32)
         zeros, codes = np.zeros(n, np.int64), np.zeros((n, 0), np.int32)
         latest = np.zeros((n, config.latest), np.int64) if tower.latest is not None else None
         inputs = Inputs(np.arange(1, n + 1), codes, np.zeros((n, spec.dense_width), np.float32), latest)

@@ -58,7 +58,7 @@ def gather(batches: list[pa.RecordBatch], partitions: list[int], dim: int) -> Si
 
 def step(signals: Signals, state: SideState, bundle: Bundle) -> ItemStep:
     """Fold a batch of signals; changes nothing but which ids have rows."""
-    memories = bundle.manifest.config.memories[: bundle.manifest.config.memory_count]
+    memories = bundle.manifest.config.memories_of("item")
     ids, groups = group(signals.item_ids)
     rows = state.rows(ids)
     state.fill_profiles(rows)

@@ -91,5 +91,5 @@ class ItemVectors:
         profile = self._profiles.fetch(ids) or self._profiles.unknown(n)
         none, moment = np.zeros(n, np.int64), np.full(n, as_of_ms, np.int64)
         fast = dense(spec, profile, np.zeros((n, len(spec.half_lives_ms)), np.float32), none, none, moment)
-        augmented = np.zeros((n, config.memory_count, config.tower.output_dim), np.float32)
+        augmented = np.zeros((n, len(config.memories_of("item")), config.tower.output_dim), np.float32)
         return represent(self._bundle.model.item_tower, Inputs(none, profile.codes, fast), augmented)

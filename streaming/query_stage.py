@@ -41,7 +41,7 @@ class QueryStep:
 def step(clicks: Clicks, state: SideState, items: ItemVectors, bundle: Bundle) -> QueryStep:
     """Fold a batch of clicks; changes nothing but which ids have rows."""
     config = bundle.manifest.config
-    memories = config.memories[: config.memory_count]
+    memories = config.memories_of("query")
     ids, groups = group(clicks.query_ids)
     rows = state.rows(ids)
     state.fill_profiles(rows)

@@ -62,6 +62,7 @@ def item_profiles(count_: int) -> dict[str, list]:
 def _table(model_tower, spec: InputSpec, config: DATConfig, columns: dict[str, list], history: int, rng) -> SideTable:
     """State at the cut: every other id has three clicks in the hour before it and a random augmented vector."""
     n, d = len(columns["id"]), config.tower.output_dim
+    memories = config.memories_of("query" if history else "item")
     profile = encode(spec, columns, n)
     active = np.arange(n) % 2 == 0
     groups = np.repeat(np.flatnonzero(active), 3)
@@ -70,7 +71,7 @@ def _table(model_tower, spec: InputSpec, config: DATConfig, columns: dict[str, l
         np.zeros((n, len(spec.half_lives_ms)), np.float32), np.zeros(n, np.int64), groups, times, spec.half_lives_ms
     )
     clicks = np.where(active, 3, 0).astype(np.int64)
-    a = (rng.normal(size=(n, config.memory_count, d)) * active[:, None, None] / np.sqrt(d)).astype(np.float32)
+    a = (rng.normal(size=(n, len(memories), d)) * active[:, None, None] / np.sqrt(d)).astype(np.float32)
     ring = np.full((n, history), -1, np.int32)
     ring[active, :3] = rng.integers(0, 4, (int(active.sum()), 3)) if history else 0
     fast = dense(spec, profile, counters, clicks, last, np.full(n, CUT_MS))
@@ -110,7 +111,7 @@ def tiny_bundle(
     model = DAT(queries, items, query_spec, item_spec, config).eval()
     if frozen_items:
         first = model.item_tower.layers[0]
-        moving = item_spec.dense_width + config.memory_count * config.tower.output_dim
+        moving = item_spec.dense_width + len(config.memories_of("item")) * config.tower.output_dim
         with torch.no_grad():
             first.weight[:, -moving:] = 0
     manifest = Manifest(

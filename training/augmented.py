@@ -1,10 +1,24 @@
 """One side's augmented vectors by row: the table that :func:`training.amm.fold` reads and writes."""
 
+from dataclasses import dataclass
+
 import numpy as np
 
 from training.amm import fold
 
 Array = np.ndarray
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """What a table held of some rows at one moment: rows [K], in order; values [K, M·d]."""
+
+    rows: Array
+    values: Array
+
+    def read(self, rows: Array) -> Array:
+        """[N] of these rows → [N, M·d]."""
+        return self.values[np.searchsorted(self.rows, rows)]
 
 
 class AugmentedTable:
@@ -23,6 +37,11 @@ class AugmentedTable:
     def read(self, rows: Array) -> Array:
         """[N] rows → [N, M·d], as a tower takes them."""
         return self.a[rows].reshape(len(rows), self.width)
+
+    def snapshot(self, rows: Array) -> Snapshot:
+        """Of these rows, as they are now."""
+        rows = np.unique(rows)
+        return Snapshot(rows, self.read(rows))
 
     def fold(self, rows: Array, targets: Array) -> Array:
         """Fold N clicks, in order, and return what each row held just before its click: [N, M·d].

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 
 class TowerConfig(BaseModel):
@@ -29,6 +29,9 @@ class DATConfig(BaseModel):
     in order and each example reads the a_u, a_v from before it, which is what the stream will know."""
     memories: tuple[float, ...] = (1.0, 0.4, 0.1, 0.02)
     """Step sizes α of the averages that make up an augmented vector, side by side; 1 remembers the last click alone."""
+    augmented: Literal["both", "query", "item"] = "both"
+    """Which towers read an augmented vector. Where a night's vectors serve the day, a_v of a midnight tells which
+    midnight it was, and the towers learn the few nights of the window by heart: there ``query`` is better."""
     loss: Literal["bce", "sampled_softmax"] = "sampled_softmax"
     temperature: float = Field(default=15.0, gt=0)
     """Scores are multiplied by this inside the loss (1 is eq. 4 to the letter)."""
@@ -59,9 +62,15 @@ class DATConfig(BaseModel):
     """The embedding tables' learning rate, as a multiple of the layers'."""
     seed: int = 0
 
-    @property
-    def memory_count(self) -> int:
-        return 0 if self.amm == "off" else len(self.memories)
+    @model_validator(mode="after")
+    def _published_form_has_both(self) -> "DATConfig":
+        if self.amm == "gradient" and self.augmented != "both":
+            raise ValueError(f"augmented = {self.augmented} is of amm = point_in_time; with amm = gradient it is both")
+        return self
+
+    def memories_of(self, side: Literal["query", "item"]) -> tuple[float, ...]:
+        """Step sizes of one side's augmented vectors, none where its tower reads none."""
+        return self.memories if self.amm != "off" and self.augmented in ("both", side) else ()
 
 
 PAPER = DATConfig(

@@ -16,12 +16,12 @@ class DAT(nn.Module):
 
     def __init__(self, queries: int, items: int, query: InputSpec, item: InputSpec, config: DATConfig):
         super().__init__()
-        augmented = config.memory_count * config.tower.output_dim
+        width_u, width_v = (len(config.memories_of(side)) * config.tower.output_dim for side in ("query", "item"))
         latest = None
         if config.latest:
             latest = Latest(items, config.latest, config.latest_memories, config.tower.embedding_dim)
-        self.query_tower = Tower(queries, query, augmented, config.tower, latest)
-        self.item_tower = Tower(items, item, augmented, config.tower)
+        self.query_tower = Tower(queries, query, width_u, config.tower, latest)
+        self.item_tower = Tower(items, item, width_v, config.tower)
 
 
 @torch.inference_mode()

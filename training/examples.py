@@ -7,6 +7,7 @@ Both come from the night's Parquet (:func:`load_training_set`) or straight from 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -59,7 +60,8 @@ class Examples:
 
     query_rows: [R] rows of the query state (−1: unknown) · item_rows: [R, 1+S] rows of the item state, candidate 0 is
     the positive (−1: there is no such candidate, the losses leave it out) · event_time: [R] ms · query: R inputs ·
-    item: R·(1+S) inputs, row-major.
+    item: R·(1+S) inputs, row-major · nights: where a night's vectors serve the day, [R] how many examples come before
+    the night that serves each; the features are then of that night (None: of just before the click).
     """
 
     query_rows: Array
@@ -67,9 +69,35 @@ class Examples:
     event_time: Array
     query: Inputs
     item: Inputs
+    nights: Array | None = None
 
     def __len__(self) -> int:
         return len(self.query_rows)
+
+    @property
+    def known(self) -> Array:
+        """[R] how many examples come before what is known when each is asked."""
+        return np.arange(len(self)) if self.nights is None else self.nights
+
+    @cached_property
+    def asked(self) -> Array:
+        """[R, 1+S] item_rows, −1 for items that were first clicked after an example's night: no answer holds them."""
+        if self.nights is None:
+            return self.item_rows
+        items, first = np.unique(self.item_rows[:, 0], return_index=True)
+        place = np.searchsorted(items, self.item_rows).clip(max=len(items) - 1)
+        known = (items[place] == self.item_rows) & (first[place] < self.nights[:, None])
+        return np.where(known, self.item_rows, -1)
+
+    def batches(self, size: int) -> list[slice]:
+        """Of consecutive examples that one night serves, ``size`` at most."""
+        nights = [] if self.nights is None else np.flatnonzero(np.diff(self.nights)) + 1
+        days = np.r_[0, nights, len(self)].astype(np.int64).tolist()
+        return [
+            slice(start, min(start + size, until))
+            for since, until in zip(days[:-1], days[1:], strict=True)
+            for start in range(since, until, size)
+        ]
 
     @property
     def candidates(self) -> int:

@@ -8,17 +8,21 @@ from training.replay import Replay
 Array = np.ndarray
 
 
-def before_each(queries: Array, items: Array, length: int) -> Array:
+def before_each(queries: Array, items: Array, length: int, known: Array) -> Array:
     """From N clicks in order of time: [N, length] the query's earlier items, newest first; −1 where there are none.
 
-    A query of row −1 is unknown, and nothing is known of its past.
+    Args:
+        queries: [N]; one of row −1 is unknown, and nothing is known of its past.
+        known: [N] how many of the clicks each may know: those before itself, or fewer.
     """
     order = np.argsort(queries, kind="stable")
-    since = np.where(queries[order] < 0, 0, ranks_within(queries)[order])
+    by_query = queries[order] * (len(order) + 1) + order
+    until = np.searchsorted(by_query, queries * (len(order) + 1) + known)  # where in the order its past ends
+    since = np.where(queries < 0, 0, until - np.searchsorted(by_query, queries * (len(order) + 1)))
     history = np.full((len(order), length), -1, np.int32)
     for k in range(length):  # a column at a time: whole, the places alone would take five times the result
         some = np.flatnonzero(since > k)
-        history[order[some], k] = items[order[some - 1 - k]]
+        history[some, k] = items[order[until[some] - 1 - k]]
     return history
 
 

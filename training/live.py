@@ -85,9 +85,9 @@ class LiveDAT(VectorScorer):
 
     def __init__(self, fitted: Fitted, replay: Replay):
         self.fitted, self.replay = fitted, replay
-        dim, memories = fitted.config.tower.output_dim, fitted.config.memories[: fitted.config.memory_count]
-        self.a_u = AugmentedTable(len(replay.query), memories, dim)
-        self.a_v = AugmentedTable(len(replay.item), memories, dim)
+        config, dim = fitted.config, fitted.config.tower.output_dim
+        self.a_u = AugmentedTable(len(replay.query), config.memories_of("query"), dim)
+        self.a_v = AugmentedTable(len(replay.item), config.memories_of("item"), dim)
         for table, side in ((self.a_u, fitted.queries), (self.a_v, fitted.items)):
             table.a[1 : len(side.ids) + 1] = side.a
             table.folded[1 : len(side.ids) + 1] = side.folded

@@ -5,6 +5,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 RARE = 1e-12  # more than never, so that its log is finite
+NO_POSITIVE = -100  # where a query's positive would stand: it is not counted
 MASKED = -1e9  # a logit that no softmax sees; finite, so that no gradient is NaN
 
 
@@ -92,7 +93,7 @@ def sampled_softmax(
 
     Args:
         queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first.
-        item_rows: [B, 1+S] which items (−1: no candidate).
+        item_rows: [B, 1+S] which items (−1: no candidate; where it is the positive, its query is not counted).
         seen: [B, B, 1+S] the candidates of the whole batch that are no negatives of a query, since it has seen them.
         expected: [B, 1+S] how often each item is expected among a batch's candidates, for the logQ correction.
 
@@ -109,4 +110,7 @@ def sampled_softmax(
     own = torch.arange(size)
     hidden[own, own] = False
     # Added within the product, which needs no further pass over [B, B·(1+S)] in either direction.
-    return F.cross_entropy(torch.addmm(torch.where(hidden, MASKED, -shift), temperature * queries, columns.T), own)
+    logits = torch.addmm(torch.where(hidden, MASKED, -shift), temperature * queries, columns.T)
+    positive = torch.where(item_rows[:, 0] >= 0, own, NO_POSITIVE)
+    total = F.cross_entropy(logits, positive, ignore_index=NO_POSITIVE, reduction="sum")
+    return total / (positive >= 0).sum().clamp(min=1)

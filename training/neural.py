@@ -82,17 +82,17 @@ class NeuralRival:
         examples, config = window.examples, self.config
         optimiser = Optimiser(self.encoder, config.learning_rate)
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
-        history = before_each(examples.query_rows, examples.item_rows[:, 0], config.history) + 1
+        history = before_each(examples.query_rows, examples.item_rows[:, 0], config.history, examples.known) + 1
         frequency = Frequency(examples.item_rows[:, 0])
-        size, moment = config.batch_size, self.encoder.of_one_moment
+        moment, batches = self.encoder.of_one_moment, examples.batches(config.batch_size)
         around = config.frequency_window // 2 if moment else len(examples)
-        starts = torch.arange(0, len(examples), size)
         self.encoder.train()
         for _ in range(config.epochs):
             order = np.arange(len(examples)) if moment else torch.randperm(len(examples)).numpy()
-            for start in starts[torch.randperm(len(starts))].tolist():
-                chosen = order[start : start + size]
-                first, last = start - around, start + size + around
+            for number in torch.randperm(len(batches)).tolist():
+                rows = batches[number]
+                first, last = rows.start - around, rows.stop + around
+                chosen = order[rows]
                 expected = frequency.expected(examples.item_rows[chosen], first, last, len(window.item))
                 self._step(optimiser, chosen, history, expected.astype(np.float32))
         self.encoder.eval()
@@ -109,7 +109,7 @@ class NeuralRival:
         loss = losses.sampled_softmax(
             self._scaled(self.encoder.attend(interests, items[:, 0])),
             items,
-            torch.from_numpy(item_rows),
+            torch.from_numpy(examples.asked[chosen]),
             torch.from_numpy(seen),
             torch.from_numpy(expected),
             self.config.temperature if self.encoder.normalise else 1.0,

@@ -1,4 +1,4 @@
-"""How a log is cut into what models learn from and what they are asked: ``window``, ``last-out`` and ``live``."""
+"""How a log is cut into what to learn from and what is asked: ``window``, ``nightly``, ``last-out``, ``live``."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ from training.replay import Replay, make_replay
 from training.window import make_examples, number, split_at
 
 Array = np.ndarray
-Protocol = Literal["window", "last-out", "live"]
+Protocol = Literal["window", "nightly", "last-out", "live"]
 LIVE_SHARE = 0.1
 
 
@@ -56,15 +56,17 @@ def make_trial(
 ) -> Trial:
     """Cut a log.
 
-    ``window``: the card's days, then the day after, with the state as at the cut. ``last-out``: each query's last
-    click. ``live``: the last day (where a day of the card is one day) or else the last tenth of the clicks, each folded
-    in before the next.
+    ``window``: the card's days, then the day after, with the state as at the cut. ``nightly``: the same, but in
+    training, too, a day's clicks know what was known when it began. ``last-out``: each query's last click. ``live``:
+    the last day (where a day of the card is one day) or else the last tenth of the clicks, each folded in before the
+    next.
 
     Args:
         limit: Only the first so many test clicks.
         tuning: Cut one step earlier: a validation set in which no test click is.
         filter_seen: None: where few in the window click an item twice.
     """
+    total = len(clicks)
     if protocol == "last-out":
         train, test = _last_out(_side_by_side(clicks) if card.clicks.time_unit == "position" else clicks)
         if tuning:
@@ -72,15 +74,17 @@ def make_trial(
     else:
         train, test = _by_time(clicks, card, protocol)
         if tuning:
-            train, test = _by_time(train, card, protocol)
+            clicks = train
+            train, test = _by_time(clicks, card, protocol)
     for part, name in ((train, "to learn from"), (test, "to predict")):
         if not len(part):
             raise ProtocolError(
-                f"the protocol {protocol} leaves no clicks {name} of the {len(clicks):,} of '{card.name}'"
+                f"the protocol {protocol} leaves no clicks {name} of the {total:,} of '{card.name}'"
                 f"{' for tuning' if tuning else ''}; give more clicks, another --protocol, or another `day` in the card"
             )
     test = test.slice(0, limit)
-    window = make_examples(train, profiles, card, negatives, seed)
+    nightly_until = _last_day(clicks, card) if protocol == "nightly" else None
+    window = make_examples(train, profiles, card, negatives, seed, nightly_until)
     replay = make_replay(test, profiles, card, window.query, window.item, window.query_spec, window.item_spec)
     if filter_seen is None:
         filter_seen = Clicked(window.examples.query_rows, window.examples.item_rows[:, 0]).rarely_twice
@@ -93,11 +97,15 @@ def _by_time(clicks: pa.Table, card: DatasetCard, protocol: Protocol) -> tuple[p
         return clicks.slice(0, at), clicks.slice(at)
     if not len(clicks):
         return clicks, clicks
-    second = 1_000  # the last click's own second belongs to the last day
-    cut = clicks["event_time"][-1].as_py() + second - card.day_ms
+    cut = _last_day(clicks, card)
     before, after = split_at(clicks, cut)
     _, window = split_at(before, cut - card.window_days * card.day_ms)
     return window, after
+
+
+def _last_day(clicks: pa.Table, card: DatasetCard) -> int:
+    """When it begins, ms; its end is the end of the last click's second."""
+    return clicks["event_time"][-1].as_py() + 1_000 - card.day_ms
 
 
 def _side_by_side(clicks: pa.Table) -> pa.Table:

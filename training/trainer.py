@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from training import checkpoint, losses
-from training.augmented import AugmentedTable
+from training.augmented import AugmentedTable, Snapshot
 from training.bundle import Bundle, SideTable
 from training.clicked import Clicked
 from training.collapse import EpochReport, health
@@ -47,7 +47,7 @@ class Trainer:
         self.dim = config.tower.output_dim
         parameters = nn.ModuleDict({"model": model})
         if config.amm == "gradient":
-            width = config.memory_count * self.dim
+            width = len(config.memories) * self.dim
             for side, size in (("a_u", len(query)), ("a_v", len(item))):
                 parameters[side] = nn.Embedding(size + 1, width, sparse=True)
                 nn.init.zeros_(parameters[side].weight)
@@ -55,33 +55,40 @@ class Trainer:
         self.optimiser = Optimiser(parameters, config.learning_rate, workers, table_rate=config.table_rate)
         self.queries = examples.query
         if config.latest:
-            before = before_each(examples.query_rows, examples.item_rows[:, 0], config.latest)
+            before = before_each(examples.query_rows, examples.item_rows[:, 0], config.latest, examples.known)
             before[:, query.history.shape[1] :] = -1  # by day no more are kept of a query
             self.queries = replace(examples.query, latest=before + 1)
         self.category = torch.from_numpy(item.category)
         self.frequency = Frequency(examples.item_rows[:, 0])
         self.clicked = Clicked(examples.query_rows, examples.item_rows[:, 0])
+        self.batches = examples.batches(config.batch_size)
+        self.in_order = config.amm == "point_in_time" and examples.nights is None
+        self.nights: dict[int, tuple[Snapshot, Snapshot]] = {}  # of a_u and a_v, by the examples before each night
         self.done = 0  # steps of the whole run, for the learning rate
         self.reset()
 
     def reset(self) -> None:
         """Empty tables: the replay starts before the window's first click."""
-        memories = self.config.memories[: self.config.memory_count]
-        self.a_u = AugmentedTable(len(self.query), memories, self.dim)
-        self.a_v = AugmentedTable(len(self.item), memories, self.dim)
+        self.a_u = AugmentedTable(len(self.query), self.config.memories_of("query"), self.dim)
+        self.a_v = AugmentedTable(len(self.item), self.config.memories_of("item"), self.dim)
 
     def epoch(self) -> list[float]:
-        """One pass in order of time; means of (loss, loss_p, loss_u, loss_v, loss_ca) over the batches."""
+        """One pass; means of (loss, loss_p, loss_u, loss_v, loss_ca) over the batches.
+
+        In order of time where the tables are filled on the way. Where vectors are a night's, all nights' are made first
+        and the batches are mixed: in order, hundreds of steps would see one night and learn it by heart.
+        """
         self.reset()
-        size = self.config.batch_size
-        order = np.arange(0, len(self.examples), size)
-        if self.config.amm != "point_in_time":
-            order = order[torch.randperm(len(order), generator=self.random).numpy()]
+        order = np.arange(len(self.batches))
+        if not self.in_order:
+            order = torch.randperm(len(order), generator=self.random).numpy()
+            if self.config.amm == "point_in_time":
+                self.nights = self.replay()
         totals = []
-        for start in order:
+        for number in order:
             self.optimiser.scale(1 - self.done / (self.config.epochs * len(order)))
             self.done += 1
-            totals.append(self.step(slice(start, min(start + size, len(self.examples)))))
+            totals.append(self.step(self.batches[number]))
         return np.mean(totals, axis=0).tolist()
 
     def run(
@@ -119,7 +126,7 @@ class Trainer:
         self.done = state["done"]
 
     def step(self, rows: slice) -> list[float]:
-        """Train on one batch of consecutive examples."""
+        """Train on one of the batches."""
         examples, config, width = self.examples, self.config, self.examples.candidates
         query = self.queries.take(rows)
         item = examples.item.take(slice(rows.start * width, rows.stop * width))
@@ -130,14 +137,18 @@ class Trainer:
             a_u = gather(self.parameters["a_u"](rows_u[mine]), size)
             a_v = gather(self.parameters["a_v"](rows_v[mine_v]), len(item))
         elif config.amm == "point_in_time":
-            before_u, before_v = self._replay(query, item.take(np.arange(0, len(item), width)), item.rows)
+            if self.in_order:
+                before_u, before_v = self._fold(query, item.take(np.arange(0, len(item), width)), item.rows)
+            else:
+                night_u, night_v = self.nights[examples.nights[rows.start]]
+                before_u, before_v = night_u.read(query.rows), night_v.read(item.rows)
             a_u, a_v = torch.from_numpy(before_u), torch.from_numpy(before_v)
         else:
             a_u, a_v = torch.zeros(size, 0), torch.zeros(len(item), 0)
         p_u = gather(self._forward(self.model.query_tower, query, a_u, config.query_id_dropout, mine), size)
         p_v = gather(self._forward(self.model.item_tower, item, a_v, config.item_id_dropout, mine_v), len(item))
         p_v = p_v.view(size, width, -1)
-        item_rows = torch.from_numpy(examples.item_rows[rows])
+        item_rows = torch.from_numpy(examples.asked[rows])
         if config.loss == "bce":
             loss_p = losses.binary_cross_entropy(p_u, p_v, item_rows >= 0, config.temperature)
         else:
@@ -179,7 +190,7 @@ class Trainer:
         codes, dense = torch.from_numpy(inputs.codes).long(), torch.from_numpy(inputs.dense)
         return tower(rows, codes, dense, augmented[mine], latest, scale)
 
-    def _replay(self, query: Inputs, positive: Inputs, candidates: Array | None = None) -> tuple[Array, Array]:
+    def _fold(self, query: Inputs, positive: Inputs, candidates: Array | None = None) -> tuple[Array, Array]:
         """Fold a batch of positives; what a_u held before each, and a_v of the candidates as of the batch's start.
 
         The order is that of the day's stream: p_v from the item's state, a_u just before each click of the batch (a
@@ -192,18 +203,29 @@ class Trainer:
         self.a_v.fold(positive.rows, p_u)
         return before_u, before_v
 
+    def replay(self) -> dict[int, tuple[Snapshot, Snapshot]]:
+        """Fold the whole window with the weights as they are; what each night's vectors were of the ids of its day."""
+        examples, width, nights = self.examples, self.examples.candidates, {}
+        self.reset()
+        for rows in self.batches:
+            if examples.nights is not None and (night := int(examples.nights[rows.start])) not in nights:
+                start, stop = rows.start, int(np.searchsorted(examples.nights, night, "right"))
+                nights[night] = (
+                    self.a_u.snapshot(self.queries.rows[start:stop]),
+                    self.a_v.snapshot(examples.item.rows[start * width : stop * width]),
+                )
+            positives = examples.item.take(np.arange(rows.start * width, rows.stop * width, width))
+            self._fold(self.queries.take(rows), positives)
+        return nights
+
     def settle(self) -> None:
         """Fill the tables for the cut: a last replay with the final weights, so that all vectors lie in one space."""
         config, examples = self.config, self.examples
-        self.reset()
-        width = examples.candidates
-        positives = examples.item.take(np.arange(0, len(examples) * width, width))
         if config.amm == "point_in_time":
-            for start in range(0, len(examples), config.batch_size):
-                stop = min(start + config.batch_size, len(examples))
-                self._replay(self.queries.take(slice(start, stop)), positives.take(slice(start, stop)))
+            self.replay()
         elif config.amm == "gradient":
-            for table, name, rows in ((self.a_u, "a_u", examples.query.rows), (self.a_v, "a_v", positives.rows)):
+            positives = examples.item.rows[:: examples.candidates]
+            for table, name, rows in ((self.a_u, "a_u", examples.query.rows), (self.a_v, "a_v", positives)):
                 table.a = self.parameters[name].weight.detach().numpy().reshape(table.a.shape)
                 table.folded = np.bincount(rows, minlength=len(table.a))
 

@@ -110,7 +110,12 @@ def draw_negatives(queries: Array, items: Array, existing: Array, per_positive: 
 
 
 def make_examples(
-    clicks: pa.Table, profiles: Mapping[str, pa.Table], card: DatasetCard, negatives: int = 4, seed: int = 0
+    clicks: pa.Table,
+    profiles: Mapping[str, pa.Table],
+    card: DatasetCard,
+    negatives: int = 4,
+    seed: int = 0,
+    nightly_until: int | None = None,
 ) -> TrainingSet:
     """The training set of all given clicks.
 
@@ -118,6 +123,8 @@ def make_examples(
         clicks: query_id, item_id, event_time (ms), in order of time; the cut is after the last.
         profiles: ``query`` and ``item`` catalogues, as :func:`feature_repo.source.read_profiles` returns them.
         negatives: S.
+        nightly_until: The cut in ms, where vectors are made there and serve for the card's day: an example then knows
+            what was known one, two, … days before the cut, whichever was last, and learns from what it will be used on.
     """
     time = clicks["event_time"].to_numpy().astype(np.int64)
     (query_ids, queries), (item_ids, items) = number(clicks["query_id"]), number(clicks["item_id"])
@@ -131,20 +138,25 @@ def make_examples(
     # Items are numbered as they appear, so "exists before click r" is "has a number below the highest so far".
     existing = np.r_[0, np.maximum.accumulate(items)[:-1] + 1] if len(items) else items
     candidates = np.concatenate([items[:, None], draw_negatives(queries, items, existing, negatives, seed)], axis=1)
-    position = np.arange(len(time))
+    as_of, nights = time, None
+    if nightly_until is not None:
+        as_of = nightly_until - -(-(nightly_until - time) // card.day_ms) * card.day_ms
+        nights = np.searchsorted(time, as_of)
+    position = np.arange(len(time)) if nights is None else nights
     flat, width = candidates.ravel(), 1 + negatives
     examples = Examples(
         queries,
         candidates,
         time,
-        _inputs(query_spec, query.profile, queries, query_past.before(queries, position), time),
+        _inputs(query_spec, query.profile, queries, query_past.before(queries, position), as_of),
         _inputs(
             item_spec,
             item.profile,
             flat,
             item_past.before(np.maximum(flat, 0), np.repeat(position, width)),
-            np.repeat(time, width),
+            np.repeat(as_of, width),
         ),
+        nights,
     )
     return TrainingSet(examples, query, item, query_spec, item_spec)
 

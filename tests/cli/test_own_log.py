@@ -24,7 +24,8 @@ def test_a_card_is_all_it_takes(name, tmp_path, monkeypatch):
     assert (np.diff(clicks["event_time"].to_numpy()) >= 0).all()
     monkeypatch.setenv("DAT_DATA", str(tmp_path))
     settings = load_settings(home=tmp_path / "home", dataset=str(card_file))
-    for protocol, models in (("last-out" if name == "books" else "live", "item-cf,dat"), ("window", "popularity")):
+    own = "last-out" if name == "books" else "live"
+    for protocol, models in ((own, "item-cf,dat"), ("window", "popularity"), ("nightly", "dat")):
         result = compare(settings, protocol, models, 1, 150, 2)
         assert result["test_clicks"] > 0 and result["protocol"] == protocol
         assert all(found["hr50"] > 0 for found in result["results"].values())

@@ -192,13 +192,18 @@ def test_history_keeps_the_latest_items_newest_last(store):
     assert history == [click.item_id for click in clicks[-4:]]
 
 
-def test_without_augmented_vectors_there_is_nothing_to_fold(store):
-    config = DATConfig(amm="off", tower=TowerConfig(embedding_dim=4, hidden=(16,), output_dim=8))
+@pytest.mark.parametrize(
+    ("settings", "queries", "items"),
+    [({"amm": "off"}, 0, 0), ({"augmented": "query"}, 4, 0), ({"augmented": "item"}, 0, 4)],
+)
+def test_where_a_side_is_not_augmented_there_is_nothing_to_fold(store, settings, queries, items):
+    config = DATConfig(**settings, tower=TowerConfig(embedding_dim=4, hidden=(16,), output_dim=8))
     bundle, clicks = tiny_bundle(config=config), some_clicks(20)
     side = Side(bundle, store)
     step = side.query_step(clicks)
-    side.item_step(clicks, step.vectors)
-    assert step.new.a.shape[1:] == (0, 8)
+    item_step = side.item_step(clicks, step.vectors)
+    assert step.new.a.shape[1:] == (queries, 8)
+    assert item_step.new.a.shape[1:] == (items, 8)
     assert side.items["clicks"].sum() == bundle.items.clicks.sum() + 20
 
 

@@ -31,12 +31,23 @@ def columns(log):
 
 @given(LOGS, st.integers(1, 5))
 def test_before_each_click_of_a_window(log, length):
-    got = before_each(*columns(log), length)
+    got = before_each(*columns(log), length, np.arange(len(log)))
     assert got.tolist() == one_at_a_time(log, length, kept=length)
 
 
+def test_a_click_may_know_only_those_before_the_last_night():
+    queries, items = np.array([0, 1, 0, 0, 1]), np.array([3, 4, 5, 6, 7])
+    assert before_each(queries, items, 2, np.array([0, 0, 0, 3, 3])).tolist() == [
+        [-1, -1],
+        [-1, -1],
+        [-1, -1],
+        [5, 3],
+        [4, -1],
+    ]
+
+
 def test_nothing_is_known_of_an_unknown_query():
-    assert before_each(np.array([-1, 0, -1, 0]), np.array([3, 4, 5, 6]), 2).tolist() == [
+    assert before_each(np.array([-1, 0, -1, 0]), np.array([3, 4, 5, 6]), 2, np.arange(4)).tolist() == [
         [-1, -1],
         [-1, -1],
         [-1, -1],

@@ -77,6 +77,15 @@ def test_sampled_softmax_masks_accidental_hits_missing_candidates_and_what_the_q
     assert float(loss) == pytest.approx((math.log((math.e + 1) / math.e) + 0.0) / 2)
 
 
+def test_a_click_whose_positive_no_answer_can_hold_is_neither_counted_nor_a_negative():
+    """Row 1's positive is missing: left is row 0 against the two negatives; with no positive at all, nothing."""
+    queries, items, _ = softmax_case()
+    rows = torch.tensor([[10, 20], [-1, 40]])
+    loss = losses.sampled_softmax(queries, items, rows, NONE, torch.ones(2, 2), 1.0)
+    assert float(loss) == pytest.approx(math.log((2 * math.e + 1) / math.e))
+    assert float(losses.sampled_softmax(queries, items, rows.clamp(max=-1), NONE, torch.ones(2, 2), 1.0)) == 0
+
+
 def test_the_logq_correction_divides_by_the_expected_count():
     """An item drawn twice as often as the others counts half: ln(e + 1 + 0.5 + e) − 1 for row 0."""
     queries, items, rows = softmax_case()

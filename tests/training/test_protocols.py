@@ -33,6 +33,18 @@ def test_the_window_is_the_cards_days_and_the_test_the_day_after():
     assert events(train) == [event for event in events(log) if cut - 3 * 3_600_000 <= event[2] < cut]
 
 
+def test_by_the_nightly_protocol_examples_know_what_the_last_midnight_did_and_else_all():
+    log = clicks()
+    trial = make_trial(log, profiles(), HOUR, "nightly")
+    cut, time = log["event_time"][-1].as_py() + 1_000 - 3_600_000, trial.window.examples.event_time
+    days = (cut - time - 1) // 3_600_000
+    assert set(days) == {0, 1, 2}
+    assert trial.window.examples.known.tolist() == [int((days > day).sum()) for day in days]
+    window = make_trial(log, profiles(), HOUR, "window")
+    assert window.window.examples.known.tolist() == list(range(len(days)))
+    assert trial.replay.items.tolist() == window.replay.items.tolist() and not trial.live
+
+
 @pytest.mark.parametrize(("card", "asked"), [(HOUR, 60), (CARD, 600)])
 def test_live_asks_for_the_last_tenth_or_the_last_true_day(card, asked):
     """All 600 clicks lie within one day, so a card whose day is a day has them all in its last one."""

@@ -1,5 +1,7 @@
 """Training: it learns, leaks nothing, repeats itself, and says when it collapses."""
 
+from dataclasses import replace
+
 import numpy as np
 import pyarrow as pa
 import pytest
@@ -12,6 +14,7 @@ from training.config import DATConfig, TowerConfig
 from training.dat import DAT
 from training.evaluation import measure, report
 from training.live import LiveDAT, StaticDAT
+from training.models import dat_config
 from training.replay import make_replay
 from training.trainer import Trainer, fit
 from training.window import make_examples
@@ -66,7 +69,7 @@ def reads(made, rows=slice(0, 64)):
             trainer.queries.take(np.arange(start, stop)),
             made.examples.item.take(np.arange(start * 5, stop * 5)),
         )
-        taken.append(trainer._replay(query, item.take(np.arange(0, len(item), 5)), item.rows))
+        taken.append(trainer._fold(query, item.take(np.arange(0, len(item), 5)), item.rows))
     return np.concatenate([u for u, _ in taken]), np.concatenate([v for _, v in taken])
 
 
@@ -93,9 +96,70 @@ def test_an_example_does_not_read_its_own_click(made):
     first = np.array([np.flatnonzero(rows == query)[0] for query in np.unique(rows)])
     assert (a_u[first] == 0).all()
     second = np.flatnonzero(rows == rows[0])[1]
-    memories = a_u[second].reshape(CONFIG.memory_count, 8)
+    memories = a_u[second].reshape(len(CONFIG.memories), 8)
     np.testing.assert_allclose(memories[0], memories[2])  # the first click counts fully in every memory
     np.testing.assert_allclose(np.linalg.norm(memories, axis=1), 1.0, rtol=1e-5)
+
+
+def test_a_night_keeps_the_vectors_of_a_replay_that_ends_there(made):
+    """Nights before examples 0, 192 and 448: what each keeps is what training on those before it would end with."""
+
+    def trainer(**changed):
+        torch.manual_seed(0)
+        model = DAT(len(made.query), len(made.item), made.query_spec, made.item_spec, CONFIG)
+        return Trainer(replace(made.examples, **changed), made.query, made.item, model, CONFIG)
+
+    examples, nights = made.examples, np.repeat([0, 192, 448], [192, 256, 152])
+    found = trainer(nights=nights).replay()
+    assert list(found) == [0, 192, 448]
+    for known, (a_u, a_v) in found.items():
+        before = slice(0, known)
+        shorter = trainer(
+            query_rows=examples.query_rows[before], item_rows=examples.item_rows[before],
+            event_time=examples.event_time[before], query=examples.query.take(before),
+            item=examples.item.take(slice(0, known * 5)), nights=nights[before],
+        )  # fmt: skip
+        shorter.settle()
+        day = np.flatnonzero(nights == known)
+        rows_u, rows_v = examples.query.rows[day], examples.item_rows[day].ravel() + 1
+        np.testing.assert_array_equal(a_u.read(rows_u), shorter.a_u.read(rows_u))
+        np.testing.assert_array_equal(a_v.read(rows_v), shorter.a_v.read(rows_v))
+        assert a_u.values.any() == a_v.values.any() == (known > 0)
+
+
+def test_where_vectors_are_nightly_clicks_of_the_same_day_do_not_change_what_is_learnt_from_the_next(made):
+    examples, nights = made.examples, np.repeat([0, 192, 448], [192, 256, 152])
+
+    def loss(item_rows, nights):
+        torch.manual_seed(0)
+        config = CONFIG.model_copy(update={"loss": "bce"})  # no logQ, which counts around a batch
+        model = DAT(len(made.query), len(made.item), made.query_spec, made.item_spec, config)
+        item = replace(examples.item, rows=item_rows.ravel() + 1)
+        changed = replace(examples, item_rows=item_rows, item=item, nights=nights)
+        trainer = Trainer(changed, made.query, made.item, model, config)
+        trainer.nights = trainer.replay()
+        if nights is None:
+            trainer.reset()
+            for start in range(0, 384, 64):
+                trainer.step(slice(start, start + 64))
+        return trainer.step(slice(384, 448))
+
+    other = examples.item_rows.copy()
+    other[192:384] = other[192:384][::-1]
+    assert loss(examples.item_rows, nights) == loss(other, nights)
+    assert loss(examples.item_rows, None) != loss(other, None)
+
+
+@pytest.mark.parametrize("side", ["query", "item"])
+def test_one_side_alone_may_be_augmented(made, side):
+    fitted = train(made, augmented=side, epochs=1)
+    widths = {"query": fitted.queries.a.shape[1], "item": fitted.items.a.shape[1]}
+    assert widths.pop(side) == len(CONFIG.memories) and list(widths.values()) == [0]
+
+
+def test_the_published_form_augments_both_sides():
+    with pytest.raises(ValueError, match="augmented = query"):
+        dat_config("dat", amm="gradient", augmented="query")
 
 
 def test_all_candidates_of_a_batch_read_a_v_of_one_moment(made):

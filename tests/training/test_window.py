@@ -42,6 +42,27 @@ def test_activity_features_count_only_earlier_clicks(made):
         np.testing.assert_allclose(inputs.dense[:, -1], np.log1p(before), rtol=1e-5)
 
 
+def test_where_vectors_are_nightly_features_count_only_clicks_before_the_last_night():
+    log, card = clicks(), CARD.model_copy(update={"day": "5h"})
+    time = log["event_time"].to_numpy()
+    cut = int(time[-1]) + 1_000
+    midnights = [cut - k * 5 * 3_600_000 for k in (5, 4, 3, 2, 1)]
+    known = [sum(t < max(m for m in midnights if m <= at) for t in time) for at in time]
+    examples = make_examples(log, profiles(), card, negatives=4, nightly_until=cut).examples
+    assert examples.known.tolist() == known and 0 == known[0] < known[-1] < 600
+    items = examples.item_rows[:, 0].tolist()
+    for row in range(0, 600, 7):
+        there = set(items[: known[row]])
+        assert examples.asked[row].tolist() == [k if k in there else -1 for k in examples.item_rows[row].tolist()]
+    for side, rows, inputs in (
+        ("query", examples.query_rows, examples.query),
+        ("item", examples.item_rows[:, 0], examples.item.take(np.arange(0, 3000, 5))),
+    ):
+        names = log[f"{side}_id"].to_pylist()
+        before = [names[: known[row]].count(names[row]) for row in range(len(rows))]
+        np.testing.assert_allclose(inputs.dense[:, -1], np.log1p(before), rtol=1e-5)
+
+
 @pytest.mark.parametrize("what", ["permuted", "deleted"])
 def test_later_clicks_do_not_change_earlier_features(made, what):
     log = clicks()

@@ -16,6 +16,8 @@ DIMENSIONS = (8, 16, 32, 64, 128)
 ABLATION: dict[str, list[Variant]] = {
     "AMM": [
         Variant(label="AMM: off", model="dat", settings={"amm": "off"}),
+        Variant(label="AMM: a_u alone", model="dat", settings={"augmented": "query"}),
+        Variant(label="AMM: a_v alone", model="dat", settings={"augmented": "item"}),
         Variant(label="AMM: gradient, as published", model="dat", settings={"amm": "gradient", "memories": [0.1]}),
     ],
     "latest items": [Variant(label="latest items: none", model="dat", settings={"latest": 0})],
