@@ -1,5 +1,7 @@
 """How the neural rivals are trained: what stands together in a batch."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -66,3 +68,28 @@ def test_the_logq_correction_counts_around_a_batch_where_it_is_of_one_moment(nam
 def test_a_batch_of_no_moment_is_of_clicks_from_anywhere(window):
     spans = [max(batch) - min(batch) for batch in batches(window, False) if len(batch) == SIZE]
     assert min(spans) > 250
+
+
+def test_a_rival_learns_from_nothing_but_what_the_night_knew(window):
+    """No history, and no item that an answer could hold: not a number of the network moves."""
+    histories = []
+
+    class Spy(Encoder):
+        def __init__(self, window, config):
+            super().__init__()
+            self.vectors = nn.Parameter(torch.eye(4))
+
+        def queries(self, inputs, history):
+            histories.append(history)
+            return self.vectors[:1].expand(len(inputs), 1, 4)
+
+        def items(self, inputs):
+            return self.vectors[torch.arange(len(inputs)) % 4]
+
+    for nights, learns in ((np.zeros(500, np.int64), False), (None, True)):
+        histories.clear()
+        examples = replace(window.examples, nights=nights)
+        rival = NeuralRival(Spy, RivalConfig(batch_size=SIZE, epochs=1))
+        rival.fit(replace(window, examples=examples))
+        assert torch.equal(rival.encoder.vectors, torch.eye(4)) is not learns
+        assert any(history.any() for history in histories) is learns

@@ -150,6 +150,29 @@ def test_where_vectors_are_nightly_clicks_of_the_same_day_do_not_change_what_is_
     assert loss(examples.item_rows, None) != loss(other, None)
 
 
+def test_batches_are_in_order_of_time_but_mixed_over_the_days_where_vectors_are_nightly(made, monkeypatch):
+    for nights, in_order in ((None, True), (np.repeat([0, 200, 450], [200, 250, 150]), False)):
+        model = DAT(len(made.query), len(made.item), made.query_spec, made.item_spec, CONFIG)
+        trainer = Trainer(replace(made.examples, nights=nights), made.query, made.item, model, CONFIG)
+        taken = []
+        monkeypatch.setattr(trainer, "step", lambda rows, taken=taken: taken.append(rows) or [0.0] * 5)
+        trainer.epoch()
+        starts = [rows.start for rows in taken]
+        assert (starts == sorted(starts)) is in_order
+        assert sorted(row for rows in taken for row in range(600)[rows]) == list(range(600))
+        assert nights is None or all(len(set(nights[rows])) == 1 for rows in taken)
+
+
+def test_where_a_night_knew_nothing_there_is_no_latest_item_and_nothing_to_learn(made):
+    model = DAT(len(made.query), len(made.item), made.query_spec, made.item_spec, CONFIG)
+    nights = np.zeros(600, np.int64)
+    trainer = Trainer(replace(made.examples, nights=nights), made.query, made.item, model, CONFIG)
+    assert not trainer.queries.latest.any()
+    before = [parameter.clone() for parameter in model.parameters()]
+    trainer.epoch()
+    assert all(map(torch.equal, before, model.parameters()))
+
+
 @pytest.mark.parametrize("side", ["query", "item"])
 def test_one_side_alone_may_be_augmented(made, side):
     fitted = train(made, augmented=side, epochs=1)
