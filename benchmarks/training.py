@@ -25,17 +25,10 @@ BATCH, NEGATIVES, KINDS = 256, 4, 200
 PEERS = Path(__file__).with_name("training_peers.txt")
 SCALES = (1, 10)  # of the tables at which the peers are measured, too
 GROWTH = (1, 10, 100)
-CASES = {
-    "dat": {"lambda_ca": 1.0},
-    "dat_published": {
-        "amm": "gradient",
-        "memories": (0.1,),
-        "loss": "bce",
-        "latest": 0,
-        "embedding_dropout": 0.0,
-        "lambda_ca": 1.0,
-    },
-    "two_tower": {"amm": "off", "loss": "bce", "latest": 0, "embedding_dropout": 0.0},
+CASES = {  # what is measured: a model of a comparison, and what is changed of it
+    "dat": ("dat-cal", {}),
+    "dat_published": ("dat-gradient", {}),
+    "two_tower": ("two-tower", {"loss": "bce", "latest": 0, "embedding_dropout": 0.0}),
 }
 
 Array = np.ndarray
@@ -67,8 +60,9 @@ def training(
             json_file.write_text(json.dumps(result, indent=2))
 
     for times, (size, found) in zip(SCALES, result["examples_per_s"].items(), strict=True):
-        for name, settings in CASES.items():
-            found[name] = round(clicks * (1 + NEGATIVES) / epoch_seconds(log, queries, items, times, **settings))
+        for name, (model, settings) in CASES.items():
+            trainer = make_trainer(log, queries, items, times, model, **settings)
+            found[name] = round(clicks * (1 + NEGATIVES) / epoch_seconds(trainer))
         say(f"examples a second at {int(size):,} ids:", found)
     # The tables grow a hundredfold up to ten times those above; the same ids are clicked, spread over the larger table.
     small = made_up_log(clicks, queries // 10, items // 10)
@@ -130,24 +124,22 @@ def training_arrays(log: dict[str, Array], queries: int, items: int, spread: int
     return examples, states["query"], states["item"], spec
 
 
-def make_trainer(log: dict[str, Array], queries: int, items: int, spread: int = 1, **settings):
-    """A trainer at the paper's sizes, ready for its first step."""
+def make_trainer(log: dict[str, Array], queries: int, items: int, spread: int = 1, model: str = "dat", **settings):
+    """A trainer of one of :data:`training.models.DATS` at the paper's sizes, ready for its first step."""
     import torch
 
-    from training.config import DATConfig
     from training.dat import DAT
+    from training.models import dat_config
     from training.trainer import Trainer
 
-    config = DATConfig(batch_size=BATCH, **settings)
+    config = dat_config(model, batch_size=BATCH, **settings)
     examples, query, item, spec = training_arrays(log, queries, items, spread)
     torch.manual_seed(0)
-    model = DAT(len(query), len(item), spec, spec, config)
-    return Trainer(examples, query, item, model, config)
+    return Trainer(examples, query, item, DAT(len(query), len(item), spec, spec, config), config)
 
 
-def epoch_seconds(log: dict[str, Array], queries: int, items: int, spread: int = 1, **settings) -> float:
+def epoch_seconds(trainer) -> float:
     """Seconds of an epoch: the better of two, after a first one that warms up."""
-    trainer = make_trainer(log, queries, items, spread, **settings)
     trainer.epoch()
     return min(timed(trainer.epoch) for _ in range(2))
 
