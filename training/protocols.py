@@ -57,9 +57,9 @@ def make_trial(
     """Cut a log.
 
     ``window``: the card's days, then the day after, with the state as at the cut. ``nightly``: the same, but in
-    training, too, a day's clicks know what was known when it began. ``last-out``: each query's last click. ``live``:
-    the last day (where a day of the card is one day) or else the last tenth of the clicks, each folded in before the
-    next.
+    training, too, a day's clicks know what was known when it began. ``last-out``: each query's last click, all
+    asked at the cut. ``live``: the last day (where a day of the card is one day) or else the last tenth of the clicks,
+    each folded in before the next.
 
     Args:
         limit: Only the first so many test clicks.
@@ -68,9 +68,12 @@ def make_trial(
     """
     total = len(clicks)
     if protocol == "last-out":
-        train, test = _last_out(_side_by_side(clicks) if card.clicks.time_unit == "position" else clicks)
+        train, test = _last_out(clicks)
         if tuning:
             train, test = _last_out(train)
+        if card.clicks.time_unit == "position":
+            # Without what is held out: it would leave a hole, and counters at the cut as low as none was in training.
+            train = _side_by_side(train)
     else:
         train, test = _by_time(clicks, card, protocol)
         if tuning:
@@ -82,6 +85,8 @@ def make_trial(
                 f"the protocol {protocol} leaves no clicks {name} of the {total:,} of '{card.name}'"
                 f"{' for tuning' if tuning else ''}; give more clicks, another --protocol, or another `day` in the card"
             )
+    if protocol == "last-out":
+        test = _at(test, train["event_time"][-1].as_py() + 1)
     test = test.slice(0, limit)
     nightly_until = _last_day(clicks, card) if protocol == "nightly" else None
     window = make_examples(train, profiles, card, negatives, seed, nightly_until)
@@ -123,6 +128,12 @@ def _side_by_side(clicks: pa.Table) -> pa.Table:
     time = np.floor((nth + offset[queries]) / counts[queries] * SPAN_MS).astype(np.int64) + 1
     clicks = clicks.set_column(clicks.column_names.index("event_time"), "event_time", pa.array(time))
     return clicks.take(pa.array(np.argsort(time, kind="stable")))
+
+
+def _at(clicks: pa.Table, moment: int) -> pa.Table:
+    """The same clicks, all at one moment (ms)."""
+    times = pa.array(np.full(len(clicks), moment, np.int64))
+    return clicks.set_column(clicks.column_names.index("event_time"), "event_time", times)
 
 
 def _last_out(clicks: pa.Table) -> tuple[pa.Table, pa.Table]:

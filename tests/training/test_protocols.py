@@ -3,6 +3,7 @@
 import pyarrow as pa
 import pytest
 
+from feature_repo.source import SPAN_MS
 from tests.training.data import CARD, clicks, profiles
 from training.protocols import _by_time, _last_out, _side_by_side, make_trial
 
@@ -51,14 +52,29 @@ def test_live_asks_for_the_last_tenth_or_the_last_true_day(card, asked):
     assert len(_by_time(clicks(), card, "live")[1]) == asked
 
 
-def test_positions_become_one_common_time_and_keep_each_querys_order():
-    log = clicks(200)
-    positions = {}
-    time = []
+def numbered(log):
+    """The same clicks with their position within the query for a time, in that order."""
+    positions, time = {}, []
     for name in log["query_id"].to_pylist():
         time.append(positions.setdefault(name, 0))
         positions[name] += 1
-    log = log.set_column(2, "event_time", pa.array(time, pa.int64()))
+    return log.set_column(2, "event_time", pa.array(time, pa.int64())).sort_by("event_time")
+
+
+@pytest.mark.parametrize("tuning", [False, True])
+def test_what_is_held_out_leaves_no_hole_and_all_of_it_is_asked_at_the_cut(tuning):
+    """With the last click's place left empty, items would be counted down to next to nothing just before the cut."""
+    order = CARD.model_copy(update={"clicks": CARD.clicks.model_copy(update={"time_unit": "position"})})
+    trial = make_trial(numbered(clicks()), profiles(), order, "last-out", tuning=tuning)
+    time = trial.window.examples.event_time
+    tenths = [((time > SPAN_MS * tenth / 10) & (time <= SPAN_MS * (tenth + 1) / 10)).mean() for tenth in range(10)]
+    assert min(tenths) > 0.08 and max(tenths) < 0.12
+    assert set(trial.replay.times) == {time[-1] + 1}
+
+
+def test_positions_become_one_common_time_and_keep_each_querys_order():
+    log = numbered(clicks(200))
+    positions = set(log["query_id"].to_pylist())
     spread = _side_by_side(log)
     assert spread["event_time"].to_pylist() == sorted(spread["event_time"].to_pylist())
     for query in positions:
