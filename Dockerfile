@@ -1,14 +1,74 @@
-# One image for every role: the nightly job, the updater's stages, the retrieval service.
-FROM python:3.11-slim-bookworm
-RUN apt-get update \
-    && apt-get install -y --no-install-recommends openjdk-17-jre-headless \
-    && rm -rf /var/lib/apt/lists/*
-WORKDIR /app
-COPY requirements.lock .
-RUN pip install --no-cache-dir uv && uv pip install --system --no-cache -r requirements.lock
-COPY . .
-RUN uv pip install --system --no-cache --no-deps .
-ENV DAT_HOME=/data DAT_SERVING__CLOCK=auto
+# The images of the three roles, and nothing in one that another needs:
+#
+#   docker build --target serve   -t dat-serve   .      # the service; `dat play` runs in it, too
+#   docker build --target updater -t dat-updater .      # the two stages
+#   docker build --target night   -t dat-night   .      # Spark, Java, the trainer
+#
+# A release pins its base: --build-arg RELEASE=1 --build-arg BASE=python:3.11-slim-bookworm@sha256:… Containers run as
+# uid 10001 on a read-only root; /data and /tmp are what they write to. Nothing is fetched when they run.
+ARG BASE=python:3.11-slim-bookworm
+
+FROM ${BASE} AS build
+RUN pip install --no-cache-dir uv
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE requirements.lock ./
+COPY requirements requirements
+RUN uv venv /opt/dat
+COPY cli cli
+COPY devstack devstack
+COPY evaluation evaluation
+COPY feature_repo feature_repo
+COPY model model
+COPY serving serving
+COPY spark_jobs spark_jobs
+COPY streaming streaming
+COPY training training
+RUN uv build --quiet --wheel --out-dir /wheel .
+
+FROM build AS serve-env
+RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --require-hashes -r requirements/serve.lock \
+    && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl
+
+FROM build AS updater-env
+RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --require-hashes -r requirements/stream.lock \
+    && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl
+
+FROM build AS night-env
+RUN uv pip install --no-cache --python /opt/dat/bin/python --require-hashes -r requirements/night.lock \
+    && uv pip install --no-cache --python /opt/dat/bin/python --no-deps /wheel/*.whl
+# Spark's Kafka connector, which a night elsewhere fetches from Maven Central.
+RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless \
+    && /opt/dat/bin/python -c "import shutil; from cli.nightly import spark_kafka_jars; \
+from pathlib import Path; Path('/opt/dat/jars').mkdir(); [shutil.copy(jar, '/opt/dat/jars') for jar in spark_kafka_jars()]"
+
+FROM ${BASE} AS role
+ARG BASE
+ARG RELEASE=
+RUN case "${RELEASE:+release}$BASE" in release*@sha256:*) ;; release*) echo "a release pins BASE by digest" >&2; exit 1 ;; esac
+RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
+    && groupadd --gid 10001 dat && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp dat \
+    && install --directory --owner 10001 --group 10001 /data
+ENV PATH=/opt/dat/bin:$PATH DAT_HOME=/data HOME=/tmp PYTHONUNBUFFERED=1 DAT_LOG_FORMAT=json
+WORKDIR /data
 VOLUME /data
-ENTRYPOINT ["dat"]
-CMD ["--help"]
+USER 10001:10001
+ENTRYPOINT ["tini", "--", "dat"]
+
+FROM role AS serve
+COPY --from=serve-env /opt/dat /opt/dat
+EXPOSE 8000
+CMD ["serve", "--host", "0.0.0.0", "--port", "8000"]
+
+FROM role AS updater
+COPY --from=updater-env /opt/dat /opt/dat
+ENV DAT_UPDATER__METRICS_HOST=0.0.0.0 DAT_UPDATER__METRICS_PORT=9100
+EXPOSE 9100
+CMD ["updater"]
+
+FROM role AS night
+USER root
+RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
+USER 10001:10001
+COPY --from=night-env /opt/dat /opt/dat
+ENV DAT_NIGHT__KAFKA_JARS=/opt/dat/jars
+CMD ["nightly", "--date", "yesterday"]

@@ -6,44 +6,45 @@ from pathlib import Path
 
 import faiss
 import numpy as np
-import torch
 
-from training.bundle import Bundle, Manifest, SideTable
-from training.dat import DAT, represent
-from training.features import Inputs, dense
-from training.history import newest, tower_rows
+from model.bundle import Bundle, Manifest
+from model.folds import item_vectors, query_inputs
+from model.state import EntityState
+from model.towers import Towers
+from training.bring_up import BY_ID
 
 Array = np.ndarray
+_AT_ONCE = 1 << 16  # rows of which vectors are computed in one go
 
 
-def trained_bundle(downloads: Path, epochs: int = 3) -> Bundle:
+def trained_bundle(downloads: Path, epochs: int = 1) -> Bundle:
     """DAT after a short training on MovieLens-100K, which is fetched if it is not there."""
-    from cli.settings import Settings
-    from feature_repo.source import dataset_folder, read_clicks, read_profiles
+    from evaluation.splits import make_split
+    from feature_repo.reader.catalogue import read_catalogue
+    from feature_repo.reader.clicks import read_clicks
+    from feature_repo.source import dataset_folder
     from feature_repo.views import define
-    from training.config import DATConfig
+    from model.settings.model import DATConfig
+    from model.settings.settings import Settings
     from training.trainer import fit
-    from training.window import make_examples
 
     settings = Settings(dataset="movielens-100k")
     card, config = settings.card, DATConfig(epochs=epochs)
     folder = dataset_folder(card, Path(settings.data), downloads)
-    clicks = read_clicks(card, folder)
-    window = make_examples(clicks, {side: read_profiles(card, folder, side) for side in ("query", "item")}, card)
-    fitted = fit(window.examples, window.query, window.item, window.query_spec, window.item_spec, config)
-    times = window.examples.event_time
+    catalogues = {side: read_catalogue(card, folder, side) for side in ("query", "item")}
+    split = make_split(read_clicks(card, folder), catalogues, card, "live")
+    trained = fit(split.data, config, cut_ms=split.cut_ms)
     services = {
         name: {f"{view.name}__{field.name}": str(field.dtype)
                for view in service.feature_view_projections for field in view.features}
         for name, service in define(card, Path("/")).services.items()
     }  # fmt: skip
+    cut = datetime.fromtimestamp(split.cut_ms / 1000, UTC)
     manifest = Manifest(
-        version="measured", dataset=card.name, created=datetime.now(UTC),
-        window=(datetime.fromtimestamp(times[0] / 1000, UTC), datetime.fromtimestamp(times[-1] / 1000, UTC)),
-        offsets={}, config=config, query=fitted.query_spec, item=fitted.item_spec, services=services, metrics={},
-        lineage={},
+        version="measured", dataset=card.name, created=datetime.now(UTC), window=(cut, cut), offsets={},
+        config=config, query=trained.query_spec, item=trained.item_spec, services=services, metrics={}, lineage={},
     )  # fmt: skip
-    return Bundle(manifest, fitted.model, fitted.queries, fitted.items)
+    return Bundle(manifest, trained.towers, trained.queries, trained.items)
 
 
 def scaled_bundle(bundle: Bundle, queries: int, items: int, seed: int = 0) -> Bundle:
@@ -52,63 +53,59 @@ def scaled_bundle(bundle: Bundle, queries: int, items: int, seed: int = 0) -> Bu
     What is mixed is what the towers read (id embedding, augmented vector), so the new vectors are the trained towers'
     own, and an updater that computes them anew finds them where they were.
     """
-    rng = np.random.default_rng(seed)
-    specs = {"query": bundle.manifest.query, "item": bundle.manifest.item}
-    model = DAT(queries, items, *specs.values(), bundle.manifest.config).eval()
-    weights = bundle.model.state_dict()
-    of_ids = (".ids.weight", ".items.weight")
-    model.load_state_dict({name: weights[name] for name in weights if not name.endswith(of_ids)}, strict=False)
-    if model.query_tower.latest is not None:  # a copy of an item has the item's
-        rows = torch.arange(items) % len(bundle.items.ids) + 1
-        with torch.no_grad():
-            table = bundle.model.query_tower.latest.items.weight
-            model.query_tower.latest.items.weight.copy_(torch.cat([table[:1], table[rows]]))
-    tables = {}
-    for side, size, table in (("query", queries, bundle.queries), ("item", items, bundle.items)):
-        old, new = getattr(bundle.model, f"{side}_tower"), getattr(model, f"{side}_tower")
-        tables[side] = _scaled(table, size, len(bundle.items.ids), items, old, new, specs[side], bundle, rng)
-    return replace(bundle, model=model, queries=tables["query"], items=tables["item"])
+    rng, manifest = np.random.default_rng(seed), bundle.manifest
+    weights, states, known = dict(bundle.towers.weights), {}, len(bundle.items)
+    for side, size, state in (("query", queries, bundle.queries), ("item", items, bundle.items)):
+        name = f"{side}_tower.ids.weight"
+        table = weights.get(name, np.zeros((len(state) + 1, 0), np.float32))
+        states[side], grown = _scaled(state, table[1:], size, rng)
+        if name in weights:
+            weights[name] = np.concatenate([table[:1], grown]).astype(np.float32)
+    for name in weights.keys() & BY_ID - {"query_tower.ids.weight", "item_tower.ids.weight"}:
+        table = weights[name]  # a copy of an item has the item's
+        weights[name] = np.concatenate([table[:1], table[1:][np.arange(items) % known]])
+    rings = states["query"].recent_items
+    copies = rng.integers(0, max(1, items // known), rings.shape)
+    states["query"].columns["recent_items"] = np.where(rings >= 0, rings + copies * known, -1).astype(np.int32)
+    towers = Towers.of(weights, manifest.query, manifest.item, manifest.config)
+    vectors = {
+        "item": lambda rows, moment: item_vectors(towers.item, states["item"], manifest.item, rows, moment),
+        "query": lambda rows, moment: towers.query(
+            query_inputs(states["query"], manifest.query, manifest.config, rows, moment, items),
+            states["query"].a[rows],
+        ),
+    }
+    for side, compute in vectors.items():
+        state = states[side]
+        made = np.empty((len(state), bundle.items.vectors.shape[1]), np.float32)
+        for rows in np.array_split(np.arange(len(state)), max(1, len(state) // _AT_ONCE)):
+            made[rows] = compute(rows, np.full(len(rows), manifest.cut_ms))
+        state.columns["vectors"], state.columns["as_of"] = made, np.full(len(state), manifest.cut_ms)
+    return replace(bundle, towers=towers, queries=states["query"], items=states["item"])
 
 
 def _scaled(
-    table: SideTable, size: int, items_before: int, items: int, old, new, spec, bundle: Bundle, rng: np.random.Generator
-) -> SideTable:
-    n = len(table.ids)
+    state: EntityState, embeddings: Array, size: int, rng: np.random.Generator
+) -> tuple[EntityState, Array]:  # fmt: skip
+    """A side with more ids, and their embeddings [size, e]."""
+    n = len(state)
     base = np.arange(size) % n
-    mate = neighbours(table.vectors, 10)[base, rng.integers(0, 10, size)]
+    mate = neighbours(np.array(state.vectors), 10)[base, rng.integers(0, 10, size)]
     share = (0.5 * rng.random((size, 1))).astype(np.float32)
     share[:n] = 0  # the first are the old ones, as they were
 
     def mixed(values: Array, noise: float) -> Array:
-        values = values.reshape(n, -1)
         made = (1 - share) * values[base] + share * values[mate]
-        made[n:] += noise * values.std() * rng.normal(size=(max(0, size - n), values.shape[1])).astype(np.float32)
+        made[n:] += (
+            noise
+            * (values.std() if values.size else 0)
+            * rng.normal(size=(max(0, size - n), values.shape[1])).astype(np.float32)
+        )
         return made
 
-    with torch.no_grad():
-        ids = old.ids.weight.detach().numpy()
-        new.ids.weight.copy_(torch.from_numpy(np.concatenate([ids[:1], mixed(ids[1:], 0.2)])))
-    a = mixed(table.a, 0.05).reshape(size, *table.a.shape[1:])
-    history = table.history[base]
-    if history.shape[1]:  # of the copies of an item, one
-        copies = rng.integers(0, max(1, items // items_before), history.shape)
-        history = np.where(history >= 0, history + copies * items_before, -1).astype(np.int32)
-    grown = SideTable(
-        ids=[id_ if k < n else f"{id_}~{k // n}" for k, id_ in enumerate(table.ids[row] for row in base.tolist())],
-        codes=table.codes[base], numbers=table.numbers[base], times=table.times[base], a=a, folded=table.folded[base],
-        clicks=table.clicks[base], counters=table.counters[base], last_click=table.last_click[base], history=history,
-        vectors=np.empty((size, table.vectors.shape[1]), np.float32),
-    )  # fmt: skip
-    as_of = np.full(size, bundle.manifest.cut_ms, np.int64)
-    fast = dense(spec, grown.profile, grown.counters, grown.clicks, grown.last_click, as_of)
-    latest = None
-    if new.latest is not None:
-        latest = tower_rows(newest(history, grown.clicks, bundle.manifest.config.latest), items)
-    inputs = Inputs(np.arange(size) + 1, grown.codes, fast, latest)
-    for at in range(0, size, 1 << 16):
-        part = slice(at, at + (1 << 16))
-        grown.vectors[part] = represent(new, inputs.take(part), a[part])
-    return grown
+    ids = [id_ if k < n else f"{id_}~{k // n}" for k, id_ in enumerate(state.ids[row] for row in base.tolist())]
+    columns = {name: np.array(column)[base] for name, column in state.columns.items() if name not in ("a", "vectors")}
+    return EntityState(ids, **columns, a=mixed(np.array(state.a), 0.05)), mixed(np.array(embeddings), 0.2)
 
 
 def neighbours(vectors: Array, count: int) -> Array:

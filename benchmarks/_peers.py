@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from training.bundle import Bundle
+from model.bundle import Bundle
 
 _HERE = Path(__file__).parent
 
@@ -37,7 +37,7 @@ def quixstreams_per_s(bootstrap: str, clicks: int, bundle: Bundle) -> int:
     """Clicks a second, from its first to its last commit, as the query stage is measured."""
     with tempfile.TemporaryDirectory(prefix="dat-quix-") as scratch:
         vectors = Path(scratch) / "vectors.npz"
-        memories = np.array(bundle.manifest.config.memories)
+        memories = np.array(bundle.manifest.config.ema_alphas)
         np.savez(vectors, ids=np.array(bundle.items.ids), vectors=bundle.items.vectors, memories=memories)
         command = [environment("quixstreams"), _HERE / "_quixstreams_ema.py", bootstrap, str(clicks), vectors]
         done = subprocess.run([*command, Path(scratch) / "state"], check=True, stdout=subprocess.PIPE, text=True)

@@ -24,7 +24,8 @@ from typing import Annotated
 import numpy as np
 import typer
 
-from cli.processes import Verb
+from cli.evidence import write_evidence
+from devstack.processes import Verb
 
 PROBES = 50
 Option = typer.Option
@@ -42,11 +43,11 @@ def freshness(
     json_file: Annotated[Path | None, Option("--json")] = None,
 ) -> None:
     """Measure the loop from the click to the answer, on made-up clicks."""
-    from cli.broker import LocalBroker
-    from cli.made_up import made_up_bundle, made_up_home
     from cli.preflight import quiet
-    from cli.redis import LocalRedis
-    from streaming.clients import create_topics
+    from devstack.broker import LocalBroker
+    from devstack.redis import LocalRedis
+    from devstack.synthetic_bundle import made_up_bundle, made_up_home
+    from streaming.kafka.topics import create_topics
 
     quiet()
     result = {"rate": rate, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
@@ -76,20 +77,20 @@ def freshness(
         result |= Flow(broker.bootstrap, bundle, url).run(rate, seconds, burst)
     print(json.dumps(result, indent=2))
     if json_file:
-        json_file.write_text(json.dumps(result, indent=2))
+        write_evidence(json_file, result)
 
 
 class Flow:
     """Clicks at a steady rate with probes in between, then a burst."""
 
     def __init__(self, bootstrap: str, bundle, url: str):
-        from streaming.changelog import Changelog
+        from model.settings.updater import KafkaConnection
         from streaming.clicks import ClickWriter
-        from streaming.config import KafkaConnection
-        from streaming.topics import ITEM_VECTORS
+        from streaming.kafka.changelog import Changelog
 
         self.bundle, self.url = bundle, url
-        self.changelog = Changelog(KafkaConnection(bootstrap=bootstrap), ITEM_VECTORS, bundle.version)
+        kafka = KafkaConnection(bootstrap=bootstrap)
+        self.changelog = Changelog(kafka, kafka.topics.item_vectors, bundle.version)
         self.folded: dict[str, int] = {}
         self.writer = ClickWriter(bootstrap, linger_ms=5)
         self.probe = ClickWriter(bootstrap)
@@ -150,7 +151,7 @@ class Flow:
             time.sleep(0.1)
 
     def _clicks(self, count: int, seed: int) -> list:
-        from cli.made_up import made_up_clicks
+        from devstack.synthetic_bundle import made_up_clicks
 
         now = int(time.time() * 1000)
         clicks = made_up_clicks(count, len(self.bundle.queries.ids), len(self.bundle.items.ids), seed)
@@ -158,15 +159,17 @@ class Flow:
 
     def _probe(self, query: str, timeout_ms: int = 20_000) -> None:
         """One click of a query of its own, then the answer that knows of it."""
-        from feature_repo.click_event import Click
+        from model.click import Click
 
         self.counts[query] = self.counts.get(query, 0) + 1
         item = self.bundle.items.ids[self.counts[query] % len(self.bundle.items.ids)]
         event = f"{query}-{self.counts[query]}"
-        self.probe.write(Click(event_id=event, query_id=query, item_id=item, event_time=int(time.time() * 1000)))
+        click = Click(event_id=event, query_id=query, item_id=item, event_time=int(time.time() * 1000))
+        written = self.probe.write(click)
         self.sent += 1
         acknowledged = time.perf_counter()
-        asked = {"query_id": query, "n": 10, "wait_for_clicks": self.counts[query], "timeout_ms": timeout_ms}
+        token = f"{written.partition}:{written.offset}"
+        asked = {"query_id": query, "n": 10, "wait_for": token, "timeout_ms": timeout_ms}
         try:
             with urllib.request.urlopen(f"{self.url}/v1/retrieve?{urllib.parse.urlencode(asked)}", timeout=60) as reply:
                 answer = json.load(reply)
@@ -188,7 +191,7 @@ class Flow:
 
 def restart(home: Path, bootstrap: str, queries: int, items: int) -> float:
     """Seconds from the start of a query worker to its being at work, the bundle's queries being its state."""
-    from cli.made_up import made_up_bundle, made_up_home
+    from devstack.synthetic_bundle import made_up_bundle, made_up_home
 
     bundle = made_up_bundle(queries, items, seed=9, frozen=False)
     made_up_home(home, bundle)

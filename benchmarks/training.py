@@ -3,10 +3,10 @@
     python -m benchmarks.training --json training.json
 
 One example is a pair of a query and a candidate: 256 positives with 4 negatives each are 1,280. DAT runs its full loss
-(augmented vectors by replay, sampled softmax, category alignment), ``dat_published`` the paper's, ``two_tower`` nothing
-of either; the peers run their DSSM by their own trainers on
-the same pairs, batch and sizes, with fewer inputs: two ids and a category each side. ``*_bare``: a peer's model and
-optimiser without its loader. ``epoch_s``: seconds an epoch while the tables grow and the clicks stay the same.
+(augmented vectors by replay, recent items, sampled softmax), ``dat_published`` the paper's with category alignment,
+``two_tower`` no augmented vectors; the peers run their DSSM by their own trainers on the same pairs, batch and sizes,
+with fewer inputs: two ids and a category each side. ``*_bare``: a peer's model and optimiser without its loader.
+``epoch_s``: seconds an epoch while the tables grow and the clicks stay the same.
 """
 
 import json
@@ -21,14 +21,17 @@ from typing import Annotated
 import numpy as np
 import typer
 
+from cli.evidence import write_evidence
+
 BATCH, NEGATIVES, KINDS = 256, 4, 200
+RECENT = 20
 PEERS = Path(__file__).with_name("training_peers.txt")
 SCALES = (1, 10)  # of the tables at which the peers are measured, too
 GROWTH = (1, 10, 100)
 CASES = {  # what is measured: a model of a comparison, and what is changed of it
-    "dat": ("dat-cal", {}),
-    "dat_published": ("dat-gradient", {}),
-    "two_tower": ("two-tower", {"loss": "bce", "latest": 0, "embedding_dropout": 0.0}),
+    "dat": ("dat", {}),
+    "dat_published": ("dat-cal", {}),
+    "two_tower": ("two-tower", {"recent_items": 0, "embedding_dropout": 0.0}),
 }
 
 Array = np.ndarray
@@ -57,7 +60,7 @@ def training(
     def say(about: str, figures: dict) -> None:
         print(about, json.dumps(figures), flush=True)
         if json_file:  # after each step, so that what was measured is kept
-            json_file.write_text(json.dumps(result, indent=2))
+            write_evidence(json_file, result)
 
     for times, (size, found) in zip(SCALES, result["examples_per_s"].items(), strict=True):
         for name, (model, settings) in CASES.items():
@@ -97,45 +100,38 @@ def made_up_log(clicks: int, queries: int, items: int, seed: int = 0) -> dict[st
     }
 
 
-def training_arrays(log: dict[str, Array], queries: int, items: int, spread: int = 1):
+def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 1):
     """The log as the trainer takes it, each id at ``spread`` times its row of tables that many times as large."""
-    from training.examples import Examples, State
-    from training.features import CategoryField, Inputs, InputSpec, Profile
+    from model.features import CategoryField, InputSpec
+    from model.replay import ClickRows
+    from model.state import EntityState
+    from training.training_set import TrainingSet
 
-    rng = np.random.default_rng(1)
     names = [f"kind-{kind:03d}" for kind in range(KINDS)]
     field = CategoryField(name="kind", slots=1, offset=1, values=names)
     spec = InputSpec(categories=[field], numbers=[], times=[], half_lives_ms=(3_600_000, 86_400_000))
-    states, inputs = {}, {}
+    states = {}
     for side, size in (("query", queries), ("item", items)):
         n = size * spread
         kinds = np.zeros(n, np.int64)
         kinds[::spread] = log[f"{side}_kind"]
-        codes = (kinds + 2).astype(np.int32)[:, None]
-        profile = Profile(codes, np.empty((n, 0), np.float32), np.empty((n, 0), np.int64))
-        nothing = np.zeros(n, np.int64)
-        counters, history = np.zeros((n, 2), np.float32), np.full((n, 20 if side == "query" else 0), -1, np.int32)
-        states[side] = State([""] * n, profile, nothing, counters, nothing, history, kinds + 1)
-        rows = log[side].ravel() * spread
-        dense = rng.random((len(rows), spec.dense_width), np.float32)
-        inputs[side] = Inputs(rows + 1, codes[rows], dense)
-    time_ms = np.arange(len(log["query"])) * 1000
-    examples = Examples(log["query"] * spread, log["item"] * spread, time_ms, inputs["query"], inputs["item"])
-    return examples, states["query"], states["item"], spec
+        states[side] = EntityState([""] * n, codes=(kinds + 2).astype(np.int32)[:, None],
+                                   counters=np.zeros((n, 2), np.float32))  # fmt: skip
+    states["query"].columns["recent_items"] = np.full((queries * spread, RECENT), -1, np.int32)
+    times = 1_700_000_000_000 + np.arange(len(log["query"])) * 1000
+    rows = log["item"] * spread
+    clicks = ClickRows(log["query"] * spread, rows[:, 0], times, times)
+    return TrainingSet(
+        clicks, rows[:, 1:], states["query"], states["item"], spec, spec, states["item"].codes[:, 0] - 1, False
+    )
 
 
 def make_trainer(log: dict[str, Array], queries: int, items: int, spread: int = 1, model: str = "dat", **settings):
-    """A trainer of one of :data:`training.models.DATS` at the paper's sizes, ready for its first step."""
-    import torch
+    """A trainer of one of :data:`evaluation.models.DATS` at the paper's sizes, ready for its first step."""
+    from evaluation.models import dat_config
+    from training.trainer import make_trainer
 
-    from training.dat import DAT
-    from training.models import dat_config
-    from training.trainer import Trainer
-
-    config = dat_config(model, batch_size=BATCH, **settings)
-    examples, query, item, spec = training_arrays(log, queries, items, spread)
-    torch.manual_seed(0)
-    return Trainer(examples, query, item, DAT(len(query), len(item), spec, spec, config), config)
+    return make_trainer(training_set(log, queries, items, spread), dat_config(model, batch_size=BATCH, **settings))
 
 
 def epoch_seconds(trainer) -> float:

@@ -3,13 +3,14 @@
     python -m benchmarks.trainingset --clicks 1000000,3000000,10000000 --json trainingset.json
 
 Each size is a market of its own: Zipf-like queries and items over eleven days, of which ten are the window. A process
-each runs ``night`` (the lake → features → negatives → the point-in-time join: what the nightly job does), ``floor``
-(Spark reads the same clicks and writes as many rows), ``floor_wide`` (likewise, with columns as wide as the training
-set's) and ``pandas`` (the same set in memory, with ``merge_asof``). Memory is that of the whole process tree, with
+each runs ``night`` (the lake → checks → features for Feast → the training set: the nightly job's own steps), ``floor``
+(Spark reads the same clicks and writes them) and ``memory`` (the same tables in one process's memory, as ``dat
+evaluate`` makes them, without checks and features). Memory is that of the whole process tree, with
 shared pages counted once (PSS), sampled twice a second; so are the seconds of processor, with start-up, which other
 work on the machine changes less than it does the seconds that pass.
 """
 
+import contextlib
 import json
 import os
 import subprocess
@@ -24,6 +25,8 @@ from typing import Annotated
 import numpy as np
 import psutil
 import typer
+
+from cli.evidence import write_evidence
 
 FIRST_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
 DAY_MS = 86_400_000
@@ -49,15 +52,13 @@ created = { column = "created", kind = "time" }
 
 def trainingset(
     clicks: Annotated[str, typer.Option(help="Sizes, separated by commas.")] = "1000000,3000000,10000000",
-    what: Annotated[str, typer.Option(help="Which of night, floor, floor_wide, pandas.")] = (
-        "floor,floor_wide,night,pandas"
-    ),
+    what: Annotated[str, typer.Option(help="Which of night, floor, memory.")] = "floor,night,memory",
     cores: Annotated[int, typer.Option(min=1)] = 2,
     negatives: Annotated[int, typer.Option(min=1, help="S: negatives for each positive.")] = 4,
     memory_gib: Annotated[float, typer.Option(help="A process tree that grows past this is stopped.")] = 6,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
-    """Measure the making of training sets of growing sizes beside a floor and a set made in pandas."""
+    """Measure the making of training sets of growing sizes beside a floor and one made in memory."""
     result: dict = {"cores": cores, "negatives": negatives, "memory_limit_gib": memory_gib, "runs": []}
     for size in (int(part) for part in clicks.split(",")):
         with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
@@ -66,12 +67,11 @@ def trainingset(
             for name in what.split(","):
                 run[name] = _measure(name, Path(scratch), cores, negatives, memory_gib)
                 print(f"{size:>11,} clicks  {name:<10} {run[name]}", flush=True)
-            for name in ("floor", "floor_wide"):
-                if "seconds" in run.get(name, {}) and "seconds" in run.get("night", {}):
-                    run[f"night_over_{name}"] = round(run["night"]["seconds"] / run[name]["seconds"], 2)
+            if all("seconds" in run.get(name, {}) for name in ("floor", "night")):
+                run["night_over_floor"] = round(run["night"]["seconds"] / run["floor"]["seconds"], 2)
             result["runs"].append(run)
             if json_file:
-                json_file.write_text(json.dumps(result, indent=2))
+                write_evidence(json_file, result)
     print(json.dumps(result, indent=2))
 
 
@@ -120,7 +120,7 @@ def generate(home: Path, size: int) -> None:
 def _measure(name: str, home: Path, cores: int, negatives: int, memory_gib: float) -> dict:
     """Run one contestant in a process of its own; its figures, and the peak memory of its process tree."""
     command = [sys.executable, "-m", "benchmarks.trainingset", "--one", name, str(home), str(cores), str(negatives)]
-    environment = os.environ | {"OMP_NUM_THREADS": str(cores), "POLARS_MAX_THREADS": str(cores)}
+    environment = os.environ | {"OMP_NUM_THREADS": str(cores)}
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         peak, stopped = 0, False
@@ -183,7 +183,7 @@ def _kill_tree(pid: int) -> None:
 
 
 def _spark(home: Path, cores: int):
-    from spark_jobs.config import NightConfig
+    from model.settings.night import NightConfig
     from spark_jobs.session import spark_session
 
     return spark_session(NightConfig(cores=str(cores), driver_memory="2g"), home / "spark")
@@ -198,131 +198,65 @@ def floor(home: Path, cores: int, negatives: int) -> dict:
         return {"seconds": round(time.perf_counter() - started, 2)}
 
 
-def floor_wide(home: Path, cores: int, negatives: int) -> dict:
-    """Spark reads the clicks and writes a row each with columns like the training set's, from hashes of the click."""
-    from pyspark.sql import functions as F
-
-    with _spark(home, cores) as spark:
-        clicks = spark.read.parquet(str(home / "lake" / "clicks"))
-        slots = range(negatives + 1)
-        noise = [F.xxhash64("event_id", F.lit(k)) for k in slots]
-
-        def lists(values: list, kind: str):
-            return F.array(*[value.cast(kind) for value in values])
-
-        wide = clicks.select(
-            "event_id", "query_id", "event_time",
-            F.array(*[F.concat(F.lit("i"), F.pmod(value, F.lit(100_000)).cast("string")) for value in noise])
-            .alias("candidates"),
-            F.pmod(noise[0], F.lit(1_000)).alias("query__clicks"),
-            lists(noise[:2], "float").alias("query__counters"),
-            F.col("event_time").alias("query__last_click"),
-            F.array(*[F.concat(F.lit("c"), F.pmod(value, F.lit(9)).cast("string")) for value in noise])
-            .alias("item__category"),
-            lists([F.pmod(value, F.lit(100_000)) for value in noise], "float").alias("item__price"),
-            lists(noise, "long").alias("item__created"),
-            lists([F.pmod(value, F.lit(10_000)) for value in noise], "long").alias("item__clicks"),
-            F.array(*[lists([value, -value], "float") for value in noise]).alias("item__counters"),
-            lists([F.col("event_time") - F.pmod(value, F.lit(1_000_000)) for value in noise], "long")
-            .alias("item__last_click"),
-        )  # fmt: skip
-        started = time.perf_counter()
-        wide.write.mode("overwrite").parquet(str(home / "floor_wide"))
-        return {"seconds": round(time.perf_counter() - started, 2)}
-
-
 def night(home: Path, cores: int, negatives: int) -> dict:
-    """The nightly job's own stages, from the lake to the finished training set."""
+    """The nightly job's own steps, from the lake to the finished training set."""
     from feature_repo.card import load_card
     from feature_repo.store import open_store, register
-    from spark_jobs import carry, features, lake, training_set, validate
-    from spark_jobs.config import NightConfig
-    from spark_jobs.days import window
+    from model.settings.night import NightConfig
+    from spark_jobs import training_set
+    from spark_jobs.land_catalogue import land_catalogue
+    from spark_jobs.nightly import Night
 
     card = load_card(home / "bench.toml")
     store = open_store(home)
     register(store, card, home)
-    config = NightConfig(negatives=negatives, cores=str(cores), driver_memory="2g")
-    seconds, last = {}, time.perf_counter()
-
-    def lap(name: str) -> None:
-        nonlocal last
-        seconds[name] = round(time.perf_counter() - last, 1)
-        last = time.perf_counter()
-
+    night = Night(home, card, store, NightConfig(negatives=negatives), Silent())
+    folder = training_set.folder_of(home, TEST_DAY)
     with _spark(home, cores) as spark:
-        started = last = time.perf_counter()
-        clicks = lake.read_lake(spark, card, home / "lake" / "clicks")
-        profiles = {}
-        span = window(card, TEST_DAY, 10)
-        validate.check_days(clicks, span, card, config.rules)
-        lap("check days")
+        started = time.perf_counter()
         for side in ("query", "item"):
-            profiles[side] = features.read_profiles(spark, card, home, side)
-            features.write_history(profiles[side], home / "offline", f"{side}_profile")
-        lap("profiles")
-        offline = home / "offline"
-        carry.write(clicks, home / "lake" / "clicks", offline, card, profiles["item"], None, span.start)
-        lap("activity")
-        validate.check_features(offline, card, None)
-        lap("check features")
-        folder = training_set.folder_of(home, TEST_DAY)
-        test = clicks.where(f"event_time >= {span.cut} AND event_time < {span.end}")
-        training_set.sample(clicks, test, profiles, card, span, config, folder, offline)
-        lap("sample")
-        training_set.join(store, card, span, config, folder, lambda rows: None)
-        lap("join")
+            land_catalogue(card, home, side, home / "lake" / "catalogues" / side)
+        night._build(night._cut(spark, TEST_DAY), folder, "benchmark")
         total = time.perf_counter() - started
-    rows = training_set.data_card(folder)["rows"]
-    return {"seconds": round(total, 2), "rows": rows, "rows_per_s": round(rows / total), "stages": seconds}
+    card_of_set = training_set.data_card(folder)
+    assert card_of_set is not None
+    rows = card_of_set["rows"]
+    return {
+        "seconds": round(total, 2), "rows": rows, "rows_per_s": round(rows / total), "stages": night.clock.seconds,
+    }  # fmt: skip
 
 
-def pandas(home: Path, cores: int, negatives: int) -> dict:
-    """The same values in memory with pandas, a row a candidate: ``merge_asof`` for what was known before each click."""
-    import pandas as pd
+class Silent:
+    """A night's progress that nobody watches."""
 
-    from training.activity import count_each
+    def stage(self, name: str, total: int | None = None):
+        return contextlib.nullcontext(lambda more: None)
 
+    def tell(self, text: str) -> None:
+        pass
+
+
+def memory(home: Path, cores: int, negatives: int) -> dict:
+    """The same tables in the memory of one process."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    from feature_repo.card import load_card
+    from feature_repo.reader.catalogue import read_catalogue
+    from training.build import build_tables, in_fold_order
+
+    card = load_card(home / "bench.toml")
     started = time.perf_counter()
-    clicks = pd.read_parquet(home / "lake" / "clicks", columns=["event_id", "query_id", "item_id", "event_time"])
-    clicks = clicks.drop_duplicates("event_id").sort_values(["event_time", "event_id"], ignore_index=True)
-    catalogue = pd.read_parquet(home / "items.parquet").sort_values("created", ignore_index=True)
+    columns = ["event_id", "query_id", "item_id", "event_time"]
+    clicks = pq.read_table(home / "lake" / "clicks", columns=columns, partitioning=None)
     cut = FIRST_MS + (DAYS - 1) * DAY_MS
-    activity = {}
-    for key in ("query_id", "item_id"):
-        groups = pd.factorize(clicks[key])[0]
-        counters = count_each(clicks.event_time.to_numpy(), groups, (3_600_000, DAY_MS))
-        activity[key] = pd.DataFrame(
-            {
-                key: clicks[key], "event_time": clicks.event_time, "clicks": clicks.groupby(key).cumcount() + 1,
-                "short": counters[:, 0], "long": counters[:, 1], "last_click": clicks.event_time,
-            }
-        )  # fmt: skip
-    window = clicks[clicks.event_time < cut]
-    rng = np.random.default_rng(0)
-    number = pd.Series(np.arange(len(catalogue)), catalogue["item"])
-    items, queries = number[window.item_id].to_numpy(), pd.factorize(window.query_id)[0]
-    exist = np.searchsorted(catalogue.created, window.event_time, side="right")
-    pairs = np.unique(queries * len(catalogue) + items)
-    drawn = np.full((len(window), negatives), -1)
-    row, slot = np.nonzero(drawn < 0)
-    while len(row):
-        guess = (rng.random(len(row)) * exist[row]).astype(int)
-        wanted = queries[row] * len(catalogue) + guess
-        fine = pairs[np.minimum(np.searchsorted(pairs, wanted), len(pairs) - 1)] != wanted
-        drawn[row[fine], slot[fine]] = guess[fine]
-        row, slot = row[~fine], slot[~fine]
-    candidates = np.concatenate([items[:, None], drawn], axis=1).ravel()
-    rows = window.loc[window.index.repeat(negatives + 1)].reset_index(drop=True)
-    rows["item_id"] = catalogue["item"].to_numpy()[candidates]
-    for key, side in (("query_id", "query"), ("item_id", "item")):
-        known = activity[key].add_prefix(f"{side}__").rename(columns={f"{side}__{key}": key})
-        known = known.rename(columns={f"{side}__event_time": "event_time"})
-        rows = pd.merge_asof(rows, known, on="event_time", by=key, allow_exact_matches=False)
-    rows = rows.merge(catalogue.rename(columns={"item": "item_id"}), on="item_id")
-    rows.to_parquet(home / "pandas.parquet")
+    clicks = in_fold_order(clicks.filter(pc.less(clicks["event_time"], cut)), card)
+    catalogues = {side: read_catalogue(card, home, side) for side in ("query", "item")}
+    tables = build_tables(clicks.slice(0, 0), clicks, catalogues, card, cut, negatives, 0)
+    for name, table in zip(tables._fields, tables, strict=True):
+        pq.write_table(table, home / f"{name}-memory.parquet")
     total = time.perf_counter() - started
-    return {"seconds": round(total, 2), "rows": len(window), "rows_per_s": round(len(window) / total)}
+    return {"seconds": round(total, 2), "rows": len(clicks), "rows_per_s": round(len(clicks) / total)}
 
 
 if __name__ == "__main__":

@@ -16,7 +16,10 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import typer
+
+from cli.evidence import write_evidence
 
 SEED = 0
 WAYS = ("warm", "scratch", "thrice")
@@ -34,32 +37,33 @@ def warmstart(
     """HR@100 of the three ways, night by night."""
     import torch
 
-    from cli.settings import load_settings
-    from feature_repo.source import dataset_folder, read_clicks, read_profiles
+    from feature_repo.reader.catalogue import read_catalogue
+    from feature_repo.reader.clicks import read_clicks
+    from feature_repo.source import dataset_folder
+    from model.settings.settings import load_settings
 
     settings = load_settings(dataset=data)
     card = settings.card
     files = dataset_folder(card, settings.data, settings.home / "downloads")
     clicks = some_queries(read_clicks(card, files), share)
-    catalogues = {side: read_profiles(card, files, side) for side in ("query", "item")}
+    catalogues = {side: read_catalogue(card, files, side) for side in ("query", "item")}
     result: dict = {
         "data": card.name, "clicks": len(clicks), "nights": [], "window_days": window, "epochs": epochs, "share": share,
         "threads": torch.get_num_threads(), "cores": os.cpu_count(), "load_before": os.getloadavg()[0],
     }  # fmt: skip
-    end = clicks["event_time"][-1].as_py() + 1
-    cuts = [end - (nights - n) * card.day_ms for n in range(nights)]
-    before = Night(clicks, catalogues, card, cuts[0] - card.day_ms, window, negatives)
-    last, _ = before.fit(3 * epochs, None)
-    for number, cut in enumerate(cuts):
-        night = Night(clicks, catalogues, card, cut, window, negatives)
-        row: dict = {"rows": len(night.made.examples), "test_clicks": len(night.test)}
+    end = int(np.max(clicks["event_time"].to_numpy())) + 1
+    ends = [end - (nights - 1 - n) * card.day_ms for n in range(-1, nights)]
+    first, *rest = (Night(clicks, catalogues, card, at, window, negatives) for at in ends)
+    last, _ = first.fit(3 * epochs, None)
+    for number, night in enumerate(rest):
+        row: dict = {"rows": len(night.split.data.clicks), "test_clicks": len(night.split.test)}
         order = ["warm", "scratch"] if number % 2 else ["scratch", "warm"]  # neither always goes first
         for name in [*order, "thrice"]:
             start = night.bundle_of(last) if name == "warm" else None
-            fitted, seconds = night.fit(3 * epochs if name == "thrice" else epochs, start)
-            row[name] = night.measure(fitted) | {"seconds": round(seconds, 2)}
+            model, seconds = night.fit(3 * epochs if name == "thrice" else epochs, start)
+            row[name] = night.measure(model) | {"seconds": round(seconds, 2)}
             if name == "warm":
-                warm = fitted
+                warm = model
         last = warm
         result["nights"].append(row)
         print(f"night {number + 1}: " + ", ".join(f"{name} {row[name]['hr100']:.4f}" for name in WAYS), flush=True)
@@ -67,7 +71,7 @@ def warmstart(
         ahead = [night["warm"]["hr100"] >= night["scratch"]["hr100"] for night in result["nights"]]
         result["nights_warm_at_least_as_good"] = sum(ahead)
         if json_file:
-            json_file.write_text(json.dumps(result, indent=2))
+            write_evidence(json_file, result)
     print(json.dumps({name: result[name] for name in WAYS}, indent=2))
 
 
@@ -85,39 +89,35 @@ def some_queries(clicks: pa.Table, share: float) -> pa.Table:
 
 
 class Night:
-    """A window's training set and the clicks of the day after it."""
+    """The training set of a window, and the clicks of the day after it, which ends the log at ``end_ms``."""
 
-    def __init__(self, clicks: pa.Table, catalogues: dict[str, pa.Table], card, cut: int, window: int, negatives: int):
-        from training.window import make_examples, split_at
+    def __init__(self, clicks: pa.Table, catalogues: dict[str, pa.Table], card, end_ms: int, days: int, negatives: int):
+        from evaluation.splits import make_split
 
-        self.card, self.catalogues, self.cut, self.start = card, catalogues, cut, cut - window * card.day_ms
-        before, after = split_at(clicks, cut)
-        self.test, _ = split_at(after, cut + card.day_ms)
-        _, inside = split_at(before, self.start)
-        self.made = make_examples(inside, catalogues, card, negatives, SEED)
+        until_then = clicks.filter(pc.less(clicks["event_time"], end_ms))
+        self.card = card
+        self.split = make_split(until_then, catalogues, card, "night", negatives, SEED, window_days=days, min_day=0)
 
     def fit(self, epochs: int, start):
         """A model, and the seconds that its training took."""
-        from training.config import DATConfig
+        from model.settings.model import DATConfig
         from training.trainer import fit
 
-        made, began = self.made, time.perf_counter()
-        config = DATConfig(epochs=epochs)
-        fitted = fit(made.examples, made.query, made.item, made.query_spec, made.item_spec, config, start,
-                     cut_ms=self.cut)  # fmt: skip
-        return fitted, time.perf_counter() - began
+        began = time.perf_counter()
+        model = fit(self.split.data, DATConfig(epochs=epochs), cut_ms=self.split.cut_ms, initial=start)
+        return model, time.perf_counter() - began
 
-    def bundle_of(self, fitted):
+    def bundle_of(self, model):
         """A model of the night before, in the form that training starts from."""
-        from spark_jobs.retrain import make_bundle
+        from spark_jobs.train import make_bundle
 
-        card = {"start": self.start, "cut": self.cut, "sha256": "", "seed": SEED}
-        return make_bundle(fitted, "last", self.card, card, {}, {}, {}, None)
+        card = {"start": 0, "cut": self.split.cut_ms, "sha256": "", "seed": SEED, "cut_by": "day"}
+        return make_bundle(model, "last", self.card, card, {}, {}, {}, None)
 
-    def measure(self, fitted) -> dict[str, float]:
-        from spark_jobs.retrain import test_report
+    def measure(self, model) -> dict[str, float]:
+        from spark_jobs.train import evaluate
 
-        found = test_report(fitted, self.test, self.catalogues, self.card, self.cut, live=True).all
+        found = evaluate(model, self.split.test, live=True).all
         return {"hr50": round(found.hr50, 4), "hr100": round(found.hr100, 4), "mrr10": round(found.mrr10, 4)}
 
 

@@ -3,12 +3,18 @@
 import json
 import math
 from dataclasses import asdict
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.options import Bootstrap, Home, Json
 from cli.progress import console
-from cli.settings import Bootstrap, Home, Json, load_settings
+from model.settings.settings import load_settings
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from serving.ab.ab_report import Estimate, Verdict
 
 
 class NoAnswers(RuntimeError):
@@ -34,7 +40,7 @@ def ab(
     if not name:
         raise NoAnswers("no experiment is set; name one: dat ab NAME")
     from cli.nightly import read_outcomes
-    from serving.outcomes import judge
+    from serving.ab.ab_report import judge
 
     impressions, clicks = read_outcomes(settings, days)
     names = sorted({found for found in impressions["experiment"].to_pylist() if found})
@@ -46,7 +52,7 @@ def ab(
         json_file.write_text(json.dumps(_plain(asdict(verdict)), indent=2))
 
 
-def _table(verdict):
+def _table(verdict: "Verdict") -> "Table":
     from rich.table import Table
 
     table = Table(title=f"experiment {verdict.experiment}", title_justify="left")
@@ -64,13 +70,13 @@ def _table(verdict):
     return table
 
 
-def _estimate(estimate, form: str) -> str:
+def _estimate(estimate: "Estimate", form: str) -> str:
     if math.isnan(estimate.value):
         return "–"
     return f"{form.format(estimate.value)} [{form.format(estimate.low)}, {form.format(estimate.high)}]"
 
 
-def _plain(value):
+def _plain(value: Any) -> Any:
     """JSON has no NaN."""
     if isinstance(value, dict):
         return {key: _plain(part) for key, part in value.items()}

@@ -1,11 +1,16 @@
 """``dat bundles``: what the nights have published, and which one is in service."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.options import Home
 from cli.progress import console
-from cli.settings import Home, load_settings
+from model.settings.settings import load_settings
+
+if TYPE_CHECKING:
+    from model.bundle import Manifest
+    from model.bundle_store import BundleStore
 
 RATES = ("static_hr50", "static_hr100", "static_mrr10", "live_hr50", "live_hr100", "live_mrr10")
 
@@ -23,9 +28,9 @@ def bundles(
     ] = None,
 ) -> None:
     """List the published bundles, oldest first; promote one, or roll back to the one before, in one atomic step."""
-    from training.bundle import Shelf
+    from model.bundle_store import BundleStore
 
-    shelf = Shelf(load_settings(home=home).home / "bundles")
+    shelf = BundleStore(load_settings(home=home).home / "bundles")
     if compare:
         _compare(*(shelf.described(version) for version in compare))
         return
@@ -36,7 +41,7 @@ def bundles(
     _list(shelf)
 
 
-def _before(shelf) -> str:
+def _before(shelf: "BundleStore") -> str:
     """The version to roll back to: the one before that in service."""
     current, versions = shelf.current(), shelf.versions()
     earlier = versions[: versions.index(current)] if current in versions else []
@@ -45,7 +50,7 @@ def _before(shelf) -> str:
     return earlier[-1]
 
 
-def _list(shelf) -> None:
+def _list(shelf: "BundleStore") -> None:
     from rich.table import Table
 
     table = Table("", "version", "dataset", "window ends", "queries and items", "HR@100 static → live", "parent")
@@ -65,7 +70,7 @@ def _list(shelf) -> None:
     console.print(table if versions else f"no bundle is published in {shelf.folder} yet")
 
 
-def _compare(one, two) -> None:
+def _compare(one: "Manifest", two: "Manifest") -> None:
     """Two manifests: what they were made from where that differs, then metrics, over all clicks and by part."""
     from rich.table import Table
 
@@ -85,14 +90,15 @@ def _compare(one, two) -> None:
         table.add_section()
         table.add_row(part, "clicks", *(f"{int(count):,}" for count in counts), "")
         for key in RATES:
-            a, b = (side.get(key) if count else None for side, count in zip(sides, counts, strict=True))
-            if a is not None or b is not None:
-                change = "" if a is None or b is None else f"{b - a:+.3f}"
-                table.add_row("", key.replace("_hr", " HR@").replace("_mrr10", " MRR×10"), _rate(a), _rate(b), change)
+            first, second = (side.get(key) if count else None for side, count in zip(sides, counts, strict=True))
+            if first is not None or second is not None:
+                change = "" if first is None or second is None else f"{second - first:+.3f}"
+                name = key.replace("_hr", " HR@").replace("_mrr10", " MRR×10")
+                table.add_row("", name, _rate(first), _rate(second), change)
     console.print(table)
 
 
-def _made_from(manifest) -> dict[str, str]:
+def _made_from(manifest: "Manifest") -> dict[str, str]:
     config = manifest.config.model_dump()
     return {
         "window": f"{manifest.window[0]:%Y-%m-%d} to {manifest.window[1]:%Y-%m-%d}",

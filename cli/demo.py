@@ -5,19 +5,24 @@ import json
 import shutil
 import time
 from contextlib import ExitStack
+from datetime import date
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cli.evidence import write_evidence
+from cli.options import Data, Home, Json
 from cli.progress import TerminalProgress, console
-from cli.settings import Data, Home, Json, Settings, load_settings
+from feature_repo.atomic import atomic_write
+from model.settings.night import SMALL_LOG_JAVA
+from model.settings.settings import Settings, load_settings
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from cli.processes import Verb
-    from cli.replay import Outcome
+    from devstack.processes import Verb
+    from devstack.replay_day import Outcome
 
 MARK = "demo"
 
@@ -50,7 +55,7 @@ def demo(
     with ExitStack() as stack:
         summary, url = _run(settings, stack, redis, port, clicks, ahead)
         if json_file:
-            json_file.write_text(json.dumps(summary, indent=2))
+            write_evidence(json_file, summary)
         if not once:
             _serve_on(url, settings.home)
     console.print("[dim]stopped: no process is left running[/]")
@@ -79,9 +84,10 @@ def _run(
     card = settings.card
     console.print(f"[bold]DAT on {card.title}[/] [dim]· everything under {settings.home}/[/]\n\n[bold]setup[/]")
 
-    from cli.broker import LocalBroker
     from cli.nightly import run_night
     from cli.preflight import check_disk, check_port, quiet
+    from devstack.broker import LocalBroker
+    from model.hit_rates import hit_rates
 
     check_disk(settings.home)
     check_port(port)
@@ -90,20 +96,24 @@ def _run(
         import torch  # noqa: F401
         from feast import FeatureStore  # noqa: F401
 
-        from streaming.clients import create_topics
+        from streaming.kafka.topics import create_topics
     with progress.stage("start a Kafka broker"):
         broker = stack.enter_context(LocalBroker(settings.home.absolute() / "kafka"))
         updater = settings.updater.model_copy(update={"bootstrap": broker.bootstrap})
         settings = settings.model_copy(update={"updater": updater})
         create_topics(settings.updater)
     if redis:
-        from cli.redis import LocalRedis
+        from devstack.redis import LocalRedis
 
         with progress.stage("start a Redis server"):
             local = stack.enter_context(LocalRedis(settings.home.absolute() / "redis"))
             settings = settings.model_copy(update={"redis": local.address})
     night_began = time.perf_counter()
     console.print("\n[bold]night[/]")
+    # The test day is replayed through Kafka: its clicks must not be in the bundle's state already.
+    options = settings.night.driver_java_options or SMALL_LOG_JAVA
+    replayed = settings.night.model_copy(update={"log_state": "cut", "driver_java_options": options})
+    settings = settings.model_copy(update={"night": replayed})
     night = run_night(settings, progress=progress)
     if night.gate.verdict != "published":
         raise DemoError(f"the gate refused the bundle: {night.gate.reason}")
@@ -146,16 +156,17 @@ def _start_services(
     settings: Settings, stack: ExitStack, progress: TerminalProgress, port: int
 ) -> "tuple[str, tuple[Verb, Verb]]":
     """Start the updater and the service as a user would, and wait until both follow; the service's address first."""
-    from cli.processes import Verb
+    from devstack.processes import Verb
 
     options = ["--home", str(settings.home), "--bootstrap", settings.updater.bootstrap]
     options += ["--redis", settings.redis] if settings.redis else []
     logs = settings.home / "logs"
     with progress.stage("start the updater and the retrieval service"):
         updater = stack.enter_context(Verb(["updater", *options], logs / "updater.log", "updating"))
-        serve = stack.enter_context(
-            Verb(["serve", *options, "--data", settings.dataset, "--port", str(port)], logs / "serve.log", "serving")
-        )
+        command = ["serve", *options, "--data", settings.dataset, "--port", str(port)]
+        # Weeks are replayed within minutes.
+        fast = {"DAT_SERVING__CLICKS_PER_MINUTE": "1000000"}
+        serve = stack.enter_context(Verb(command, logs / "serve.log", "serving", **fast))
         updater.wait_ready()
         said = serve.wait_ready()
         url = next(word for word in said.split() if word.startswith("http://"))
@@ -163,7 +174,7 @@ def _start_services(
     return url, (updater, serve)
 
 
-def _wait_until_ready(url: str, serve) -> None:
+def _wait_until_ready(url: str, serve: "Verb") -> None:
     import httpx
 
     for _ in range(600):
@@ -177,23 +188,25 @@ def _wait_until_ready(url: str, serve) -> None:
 class _Day:
     """The clicks after the cut, and what the night's vectors, left as they are, would have answered to them."""
 
-    def __init__(self, settings: Settings, date):
-        from spark_jobs import retrain
+    def __init__(self, settings: Settings, date: date):
+        from evaluation.dat_scorer import StaticDAT
+        from evaluation.ranks import rank_clicks
+        from model.bundle_store import BundleStore
+        from spark_jobs import train
         from spark_jobs.training_set import folder_of
-        from training.bundle import Shelf
-        from training.fitted import Fitted
+        from training.trained_model import TrainedModel
 
         self.settings = settings
-        self.bundle = Shelf(settings.home / "bundles").load()
-        self.clicks = retrain.read_test(folder_of(settings.home, date))
-        catalogues = retrain.read_catalogues(settings.home / "offline")
-        cut = self.bundle.manifest.cut_ms
-        fitted = Fitted.of(self.bundle)
-        self.static_ranks = _top(retrain.test_ranks(fitted, self.clicks, catalogues, settings.card, cut, live=False))
+        self.bundle = BundleStore(settings.home / "bundles").load()
+        card = settings.card
+        self.clicks = train.read_clicks(folder_of(settings.home, date) / "test", card)
+        model = TrainedModel.of(self.bundle)
+        test = train.clicks_for(model, self.clicks, train.read_catalogues(settings.home / "offline"), card)
+        self.static_ranks = _top(rank_clicks(StaticDAT(model, test), test))
 
     def replay(self, url: str, limit: int | None, ahead: int, progress: TerminalProgress) -> "Outcome":
         """Replay the clicks, the first ``limit`` of them, and keep the page's progress file."""
-        from cli.replay import replay
+        from devstack.replay_day import replay
 
         clicks = self.clicks.slice(0, limit)
         written = 0.0
@@ -210,29 +223,26 @@ class _Day:
             return asyncio.run(replay(url, clicks, ahead, on_click))
 
     def _write_progress(self, outcome: "Outcome", total: int, series: list[list[float]]) -> None:
+        from model.hit_rates import hit_rates
+
         static = hit_rates(self.static_ranks[: len(outcome.done)][outcome.done])
         live = hit_rates(outcome.ranks[outcome.done])
         series.append([outcome.sent, static["hr100"], live["hr100"]])
         file = self.settings.home / "progress.json"
-        staging = file.with_suffix(".writing")
-        fresh = percentiles(outcome.freshness_ms)
-        staging.write_text(
-            json.dumps(
-                {
-                    "sent": outcome.sent,
-                    "total": total,
-                    "static": static,
-                    "live": live,
-                    "series": series,
-                    "freshness_ms": fresh,
-                }
-            )
-        )
-        staging.rename(file)
+        progress = {
+            "sent": outcome.sent,
+            "total": total,
+            "static": static,
+            "live": live,
+            "series": series,
+            "freshness_ms": percentiles(outcome.freshness_ms),
+        }
+        with atomic_write(file) as staging:
+            staging.write_text(json.dumps(progress))
 
     def wait_applied(self, sent: int, progress: TerminalProgress) -> tuple[int, int]:
         """How many clicks each stage has folded, once both have all of them (or 30 s have passed)."""
-        from streaming.ledger import applied
+        from streaming.audit import applied
 
         with progress.stage("count what was folded"):
             deadline = time.monotonic() + 30
@@ -248,23 +258,9 @@ def _top(ranks: "np.ndarray") -> "np.ndarray":
     """Ranks as the replay notes them: 0 for what is not in the top 100."""
     import numpy as np
 
-    from cli.replay import TOP
+    from devstack.replay_day import TOP
 
     return np.where(ranks <= TOP, ranks, 0)
-
-
-def hit_rates(ranks: "np.ndarray") -> dict[str, float]:
-    """Hit rates at 50 and 100 and MRR×10 of ranks within the top 100 (0: not in it, counts nothing)."""
-    import numpy as np
-
-    hit = ranks > 0
-    reciprocal = np.divide(10.0, ranks, out=np.zeros(len(ranks)), where=hit)
-    size = max(len(ranks), 1)
-    return {
-        "hr50": round(float((hit & (ranks <= 50)).sum() / size), 4),
-        "hr100": round(float(hit.sum() / size), 4),
-        "mrr10": round(float(reciprocal.sum() / size), 4),
-    }
 
 
 def percentiles(values: list[float]) -> dict[str, float]:
@@ -279,7 +275,7 @@ def percentiles(values: list[float]) -> dict[str, float]:
 def _versions() -> dict[str, str]:
     from importlib.metadata import version
 
-    from cli.broker import KAFKA_VERSION
+    from devstack.broker import KAFKA_VERSION
 
     named = {"spark": "pyspark", "feast": "feast", "torch": "torch", "faiss": "faiss-cpu"}
     return {"kafka": KAFKA_VERSION} | {name: version(package) for name, package in named.items()}

@@ -1,32 +1,37 @@
-"""``dat experiment``: the evidence, resumable: table2, dimension, ablation, online."""
+"""``dat experiment``: the evidence, resumable: evidence, table2, ablation, online."""
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 
 import typer
 
-from cli.settings import Data, Home, evaluation_settings, load_settings
+from cli.evidence import write_evidence
+from cli.options import Data, Home
+from model.settings.settings import DEFAULT_NEGATIVES, Settings, load_settings
+
+if TYPE_CHECKING:
+    from evaluation.splits import Protocol
+    from evaluation.studies.runs import Setup, Stage
 
 
 def experiment(
     name: Annotated[
         str,
         typer.Argument(
-            help="table2: every model tuned alike, then with seeds · dimension: against the size of the augmented "
-            "vectors · ablation: each part of DAT changed alone · online: seven days of an A/B test in a simulator."
+            help="evidence: DAT and its rivals on the logs of the documents · table2: every model tuned alike, then "
+            "with seeds · ablation: each part of DAT changed alone · online: seven days of an A/B test in a simulator."
         ),
     ],
     out: Annotated[Path, typer.Option(help="Where finished runs are kept, and JSON and the page written.")],
     data: Data = None,
     protocol: Annotated[
-        Literal["window", "nightly", "last-out", "live"] | None,
-        typer.Option(help="As in `dat evaluate`; by default last-out where the card says so, else live."),
+        Literal["night", "window", "last-out", "live", "published"] | None,
+        typer.Option(help="As in `dat evaluate`, also by default."),
     ] = None,
     models: Annotated[str, typer.Option(help="table2: names, separated by commas, or all.")] = "all",
     trials: Annotated[int, typer.Option(min=1, help="table2: settings tried of every model.")] = 10,
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each that learns at random.")] = 5,
-    sizes: Annotated[str, typer.Option(help="dimension: sizes of a single augmented vector.")] = "8,16,32,64,128",
     groups: Annotated[str, typer.Option(help="ablation: groups, separated by commas, or all.")] = "all",
     limit: Annotated[int | None, typer.Option(min=1, help="Only the first so many test clicks.")] = None,
     newest: Annotated[int | None, typer.Option(min=100, help="Only the log's newest so many clicks.")] = None,
@@ -48,36 +53,59 @@ def experiment(
 
     stage = TerminalProgress().stage
     out.mkdir(parents=True, exist_ok=True)
+    if name == "evidence":
+        _evidence(out, load_settings(home=home, dataset=data), data, limit)
+        return
     if name == "online":
-        result = _online(out, stage, _names(arms, None), users, items, days, epochs, seed)
-    elif name in ("table2", "dimension", "ablation"):
-        from training.experiments import plans
-        from training.models import MODELS
+        result = _online(out, stage, _names(arms, ()), users, items, days, epochs, seed)
+    elif name in ("table2", "ablation"):
+        from evaluation.models import MODELS
+        from evaluation.studies import plans
 
-        setup = _setup(load_settings(home=home, dataset=data), protocol, limit, newest, queries)
+        setup = setup_of(load_settings(home=home, dataset=data), protocol, limit, newest, queries)
         if name == "table2":
             result = plans.table2(setup, out, _names(models, MODELS), trials, seeds, stage)
-        elif name == "dimension":
-            result = plans.dimension(setup, out, _numbers(sizes), seeds, stage)
         else:
             result = plans.ablation(setup, out, _names(groups, plans.ABLATION), seeds, stage)
     else:
-        raise CardError(f"no experiment {name}; there are: table2, dimension, ablation, online")
-    from training.experiments.report import page
+        raise CardError(f"no experiment {name}; there are: evidence, table2, ablation, online")
+    from evaluation.studies.report import page
 
-    (out / f"{name}.json").write_text(json.dumps(result, indent=2))
+    write_evidence(out / f"{name}.json", result)
     (out / f"{name}.html").write_text(page(result))
     console.print(f"{out / f'{name}.html'} and {name}.json are written")
 
 
-def _setup(settings, protocol: str | None, limit: int | None, newest: int | None, queries: int | None):
+def _evidence(out: Path, settings: Settings, data: str | None, limit: int | None) -> None:
+    """The comparisons of the documents, each a ``compare-LOG.json``; with a dataset, its one alone."""
+    from cli.evaluate import compare
+    from evaluation.studies.plans import EVIDENCE
+    from feature_repo.card import CardError
+
+    plans = [plan for plan in EVIDENCE if data in (None, plan.data)]
+    if not plans:
+        raise CardError(f"{data} is none of the documents' logs: {', '.join(plan.data for plan in EVIDENCE)}")
+    for plan in plans:
+        chosen = settings.model_copy(update={"dataset": plan.data})
+        asked = (plan.protocol, plan.models, plan.seeds, limit or plan.limit)
+        write_evidence(
+            out / f"compare-{Path(plan.data).stem}.json", compare(chosen, *asked, negatives=None, out=out / "runs")
+        )
+
+
+def setup_of(
+    settings: Settings, protocol: str | None, limit: int | None, newest: int | None, queries: int | None
+) -> "Setup":
+    """A dataset and how it is asked; see :func:`experiment`."""
     import numpy as np
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    from feature_repo.source import dataset_folder, read_clicks, read_profiles
-    from training.experiments.runs import Setup
-    from training.protocols import protocol_of
+    from evaluation.splits import protocol_of
+    from evaluation.studies.runs import Setup
+    from feature_repo.reader.catalogue import read_catalogue
+    from feature_repo.reader.clicks import read_clicks
+    from feature_repo.source import dataset_folder
 
     card = settings.card
     folder = dataset_folder(card, Path(settings.data), settings.home / "downloads")
@@ -86,22 +114,26 @@ def _setup(settings, protocol: str | None, limit: int | None, newest: int | None
         clicks = clicks.slice(max(0, len(clicks) - newest))
     if queries is not None:
         ids = np.unique(clicks["query_id"].to_numpy())
-        chosen = np.random.default_rng(0).permutation(ids)[:queries]
-        clicks = clicks.filter(pc.is_in(clicks["query_id"], pa.array(chosen, pa.string())))
-    profiles = {side: read_profiles(card, folder, side) for side in ("query", "item")}
-    training = evaluation_settings(settings)
-    return Setup(clicks, profiles, card, protocol or protocol_of(card), limit, card.evaluate.negatives, training)
+        sample = np.random.default_rng(0).permutation(ids)[:queries]
+        clicks = clicks.filter(pc.is_in(clicks["query_id"], pa.array(sample, pa.string())))
+    profiles = {side: read_catalogue(card, folder, side) for side in ("query", "item")}
+    negatives = settings.night_of(card).negatives or DEFAULT_NEGATIVES
+    chosen = cast("Protocol", protocol or protocol_of(card))
+    return Setup(clicks, profiles, card, chosen, limit, negatives, settings.model_settings(card))
 
 
-def _online(out: Path, stage, arms: list[str], users: int, items: int, days: int, epochs: int | None, seed: int):
+def _online(
+    out: Path, stage: "Stage", arms: list[str], users: int, items: int, days: int, epochs: int | None, seed: int
+) -> dict[str, Any]:
+    from evaluation.models import MODELS
+    from evaluation.studies.online import OnlineConfig, run
     from feature_repo.card import CardError
-    from training.experiments.online import OnlineConfig, run
-    from training.models import MODELS
 
     if len(arms) != 2 or not set(arms) <= set(MODELS):
         raise CardError(f"--arms takes two models, such as two-tower,dat; there are: {', '.join(MODELS)}")
     settings = {arm: {"epochs": epochs} for arm in arms} if epochs else {}
-    config = OnlineConfig(users=users, items=items, days=days, arms=tuple(arms), settings=settings, seed=seed)
+    control, treatment = arms
+    config = OnlineConfig(users=users, items=items, days=days, arms=(control, treatment), settings=settings, seed=seed)
     held = out / "online-config.json"
     if held.is_file() and held.read_text() != config.model_dump_json():
         raise CardError(f"{out} holds days of another test ({held.name} says which); give another folder with --out")
@@ -109,7 +141,7 @@ def _online(out: Path, stage, arms: list[str], users: int, items: int, days: int
     return run(config, out / "days", stage)
 
 
-def _names(text: str, known) -> list[str]:
+def _names(text: str, known: Iterable[str]) -> list[str]:
     """Names separated by commas; ``all`` are all that are known."""
     from feature_repo.card import CardError
 
@@ -118,12 +150,3 @@ def _names(text: str, known) -> list[str]:
     if unknown:
         raise CardError(f"no {', '.join(unknown)}; there are: {', '.join(known)}")
     return names
-
-
-def _numbers(text: str) -> list[int]:
-    from feature_repo.card import CardError
-
-    try:
-        return [int(number) for number in text.split(",")]
-    except ValueError:
-        raise CardError(f"--sizes takes numbers separated by commas, such as 8,16,32; not {text}") from None

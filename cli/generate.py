@@ -1,5 +1,6 @@
 """``dat generate``: a made-up market at any scale, to try the night on."""
 
+import os
 import time
 from pathlib import Path
 from typing import Annotated
@@ -7,7 +8,7 @@ from typing import Annotated
 import typer
 
 from cli.progress import TerminalProgress, console
-from cli.settings import load_settings
+from model.settings.settings import load_settings
 
 
 def generate(
@@ -20,24 +21,16 @@ def generate(
 ) -> None:
     """Write a market like the paper's: nine categories of very uneven size, daily cycles, weekly trends, new queries
     and items every day, preferences that drift. The same numbers and seed give the same rows on any machine, and the
-    true probability of every click is known: spark_jobs/market.py has the law.
+    true probability of every click is known: devstack/market.py has the law.
     """
-    from cli.broker import java
-    from cli.preflight import check_disk, quiet
+    from cli.preflight import check_disk
+    from devstack import generate as job
+    from devstack.market import Market
 
-    settings = load_settings()
+    out = load_settings(data=out).data
     out.mkdir(parents=True, exist_ok=True)
     check_disk(out)
-    quiet()
-    java()
-    from spark_jobs import generate as job
-    from spark_jobs.market import Market
-    from spark_jobs.session import spark_session
-
     started = time.perf_counter()
-    with (
-        spark_session(settings.night, out / ".spark") as spark,
-        TerminalProgress().stage(f"generate {clicks:,} clicks"),
-    ):
-        card = job.generate(spark, Market(queries, items, days, seed), clicks, out)
+    with TerminalProgress().stage(f"generate {clicks:,} clicks", clicks) as advance:
+        card = job.generate(Market(queries, items, days, seed), clicks, out, os.cpu_count() or 1, advance)
     console.print(f"{clicks / (time.perf_counter() - started):,.0f} clicks a second; now: dat nightly --data {card}")

@@ -4,8 +4,10 @@ from typing import Annotated
 
 import typer
 
+from cli.options import Bootstrap, Data, Home
+from cli.preflight import claim_home
 from cli.progress import TerminalProgress, console
-from cli.settings import Bootstrap, Data, Home, claim_home, load_settings
+from model.settings.settings import load_settings
 
 
 def lake(
@@ -26,23 +28,32 @@ def lake(
     claim_home(settings)
     check_disk(settings.home)
     quiet()
-    from cli.broker import java
     from cli.nightly import reach_kafka, spark_kafka_jars
-    from spark_jobs.lake import LakeError, dates, land_new
+    from devstack.broker import java
+    from spark_jobs.lake import LakeError, dates
+    from spark_jobs.land_kafka import Ledger, land_new
     from spark_jobs.session import spark_session
-    from streaming.topics import CLICKS
+    from spark_jobs.shared_home import check_shared
 
     java()
     reach_kafka(settings)
     root, where, progress = settings.home.absolute(), settings.updater.bootstrap, TerminalProgress()
-    with spark_session(settings.night, root / "spark", spark_kafka_jars()) as spark:
+    with spark_session(settings.night, root / "spark", spark_kafka_jars(settings.night.kafka_jars)) as spark:
+        check_shared(spark, root)
         if follow:
             console.print(f"landing clicks from {where} every {every}")
         with progress.stage("land clicks from Kafka"):
             ours = land_new(
-                spark, settings.card, root, where, CLICKS, every if follow else None, settings.night.lake_batch
+                spark,
+                settings.card,
+                root,
+                settings.updater,
+                every if follow else None,
+                settings.night.lake_batch,
             )
         if not ours:
             raise LakeError(f"another process lands clicks into {root / 'lake'}; end it first")
-        landed = dates(root / "lake" / "clicks")
+        landed, ledger = dates(root / "lake" / "clicks"), Ledger.load(root / "lake" / "clicks")
+    for gap in ledger.gaps if ledger else ():
+        console.print(f"[red]lost[/]: Kafka had deleted {gap} before they were landed")
     console.print(f"the lake has clicks of {len(landed)} days, to {landed[-1]}" if landed else "the lake is empty")

@@ -14,22 +14,33 @@ from rich.console import Console
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 VERBS = {  # verb: the module of this folder that holds it
+    "play": "play",
     "demo": "demo",
+    "data": "data",
     "nightly": "nightly",
     "lake": "lake",
     "updater": "updater",
     "serve": "serve",
+    "online": "online",
+    "forget": "forget",
+    "dead-letters": "dead_letters",
     "status": "status",
     "bundles": "bundles",
     "ab": "ab",
     "generate": "generate",
     "evaluate": "evaluate",
+    "tune": "tune",
     "experiment": "experiment",
-    "broker": "stack",
+    "broker": "broker",
     "chaos": "chaos",
+    "simulate": "simulate",
     "bench": "bench",
+    "check": "check",
     "test": "test",
 }
+FOLDERS = (
+    "cli", "devstack", "evaluation", "feature_repo", "model", "serving", "spark_jobs", "streaming", "training",
+)  # fmt: skip
 
 
 def build() -> typer.Typer:
@@ -43,7 +54,11 @@ def build() -> typer.Typer:
     )
     for verb, module in VERBS.items():
         found = importlib.import_module(f"cli.{module}")
-        app.command(verb, context_settings=getattr(found, "CONTEXT", None))(getattr(found, verb))
+        command = getattr(found, module)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=verb)
+        else:
+            app.command(verb, context_settings=getattr(found, "CONTEXT", None))(command)
     return app
 
 
@@ -83,5 +98,5 @@ def explain(error: BaseException) -> str | None:
         return "the disk is full: free some space or give another folder with --home"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
-    room = type(error).__module__.split(".")[0]
-    return str(error) if room in ("cli", "feature_repo", "training", "spark_jobs", "streaming", "serving") else None
+    folder = type(error).__module__.split(".")[0]
+    return str(error) if folder in FOLDERS else None

@@ -2,14 +2,24 @@
 
 import json
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, date, datetime, timedelta
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from cli.evidence import write_evidence
+from cli.logs import kafka_cause
+from cli.options import Bootstrap, Data, Home, Json, Redis
+from cli.preflight import claim_home
 from cli.progress import TerminalProgress, console
-from cli.settings import Bootstrap, Data, Home, Json, Redis, Settings, claim_home, load_settings
+from model.settings.settings import Settings, load_settings
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from spark_jobs.nightly import NightSummary
+    from spark_jobs.progress import Progress
 
 _SERVED_DAYS = 2  # how far back, by the wall clock, answers to a test day's clicks are looked for
 
@@ -44,51 +54,76 @@ def nightly(
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
     ranged = first is not None or last is not None
     days = _days(first, last, settings.card.day_ms) if ranged else [None if date == "latest" else _day(date, "--date")]
-    summaries = []
-    for day in days:
-        summary = run_night(settings, day, kafka, log, again)
-        gate = summary.gate
-        colour = "green" if gate.verdict == "published" else "red"
-        console.print(f"[bold]{summary.bundle}[/] [{colour}]{gate.verdict}[/]: {gate.reason}")
-        served = served_report(settings, summary.date) if kafka else None
-        if served:
-            rates = ", ".join(f"{name} {served[name]:.3f}" for name in ("hr50", "hr100", "mrr10"))
-            console.print(f"What was served on that day: {served['clicks']:,} clicks after an answer, {rates}")
-        summaries.append(summary.model_dump(mode="json") | {"served": served})
-        if json_file:
-            json_file.write_text(json.dumps({"nights": summaries} if ranged else summaries[0], indent=2))
+    summaries: list[dict] = []
+    nights: list[NightSummary] = []
+    try:
+        for day in days:
+            summary = run_night(settings, day, kafka, log, again)
+            nights.append(summary)
+            gate = summary.gate
+            colour = "green" if gate.verdict == "published" else "red"
+            console.print(f"[bold]{summary.bundle}[/] [{colour}]{gate.verdict}[/]: {gate.reason}")
+            served = served_report(settings, summary.date) if kafka else None
+            if served:
+                rates = ", ".join(f"{name} {served[name]:.3f}" for name in ("hr50", "hr100", "mrr10"))
+                console.print(f"What was served on that day: {served['clicks']:,} clicks after an answer, {rates}")
+            summaries.append(summary.model_dump(mode="json") | {"served": served})
+            if json_file:
+                write_evidence(json_file, {"nights": summaries} if ranged else summaries[0])
+    except BaseException:
+        tell_prometheus(settings, nights, failed=True)
+        raise
+    tell_prometheus(settings, nights)
     raise typer.Exit(0 if all(summary["gate"]["verdict"] == "published" for summary in summaries) else 3)
 
 
-def run_night(settings: Settings, day=None, kafka: bool = False, log: bool = True, again: bool = False, progress=None):
-    """Run the nightly job with these settings: what ``dat nightly`` and the demo share; returns a NightSummary."""
+def tell_prometheus(settings: Settings, nights: "list[NightSummary]", failed: bool = False) -> None:
+    """Hand the nights' figures to Prometheus, where the settings say how; a night does not fail for want of that."""
+    night = settings.night
+    if not (night.metrics_file or night.pushgateway):
+        return
+    from spark_jobs.night_metrics import NightMetrics
+
+    try:
+        NightMetrics(settings.home, nights, failed).tell(night)
+    except OSError as error:
+        console.print(
+            f"[yellow]the night's figures did not reach {night.pushgateway or night.metrics_file}: {error}[/]"
+        )
+
+
+def run_night(
+    settings: Settings, day: date | None = None, kafka: bool = False, log: bool = True, again: bool = False,
+    progress: "Progress | None" = None,
+) -> "NightSummary":  # fmt: skip
+    """Run the nightly job with these settings: what ``dat nightly`` and the demo share."""
     from cli.preflight import check_disk, quiet
 
     claim_home(settings)
     check_disk(settings.home)
     quiet()
-    from cli.broker import java
+    from devstack.broker import java
     from feature_repo.source import dataset_folder
     from feature_repo.store import open_store, register
     from spark_jobs.nightly import Night
-    from streaming.topics import CLICKS
 
     java()
     if kafka:
         reach_kafka(settings)
     card = settings.card
-    store = open_store(settings.home, settings.redis)
+    # A registry of the night's own: a service that restarts meanwhile finds the one that its bundle was published with.
+    store = open_store(settings.home, settings.redis, "night/registry.db")
     register(store, card, settings.home)
     return Night(
         home=settings.home.absolute(),
         card=card,
         store=store,
-        config=settings.night,
+        config=settings.night_of(card),
         progress=progress or TerminalProgress(),
         log=dataset_folder(card, settings.data, settings.home / "downloads").absolute() if log else None,
-        bootstrap=settings.updater.bootstrap if kafka else None,
-        topic=CLICKS,
-        jars=spark_kafka_jars() if kafka else [],
+        kafka=settings.updater if kafka else None,
+        jars=spark_kafka_jars(settings.night.kafka_jars) if kafka else [],
+        before_publish=lambda: register(open_store(settings.home, settings.redis), card, settings.home),
     ).run(day, again)
 
 
@@ -104,25 +139,25 @@ def reach_kafka(settings: Settings) -> None:
     """
     from kafka.errors import KafkaError
 
-    from streaming.clients import create_topics
+    from streaming.kafka.topics import create_topics
 
     try:
         create_topics(settings.updater)
     except KafkaError as error:
         where = settings.updater.bootstrap
         raise KafkaAway(
-            f"Kafka at {where} does not answer ({type(error).__name__}): start it, give --bootstrap, "
+            f"Kafka at {where} does not answer ({kafka_cause(error)}): start it, give --bootstrap, "
             "or leave new clicks out with --no-kafka"
         ) from error
 
 
-def served_report(settings: Settings, day) -> dict | None:
+def served_report(settings: Settings, day: date) -> dict | None:
     """The live hit rates of what was served on a test day, kept in ``served/<date>.json``; None if nothing was."""
-    from serving.outcomes import attribute, hit_rates
-    from spark_jobs.days import window
+    from model.windows import window
+    from serving.ab.ab_report import attribute, served_hit_rates
 
     span = window(settings.card, day, 0)
-    rates = hit_rates(attribute(*read_outcomes(settings, _SERVED_DAYS)), span.cut, span.end)
+    rates = served_hit_rates(attribute(*read_outcomes(settings, _SERVED_DAYS)), span.cut, span.end)
     if not rates["clicks"]:
         return None
     file = settings.home / "served" / f"{day}.json"
@@ -131,7 +166,7 @@ def served_report(settings: Settings, day) -> dict | None:
     return rates
 
 
-def read_outcomes(settings: Settings, days: float):
+def read_outcomes(settings: Settings, days: float) -> "tuple[pa.Table, pa.Table]":
     """The impressions of the last days, by the wall clock, and the clicks since the first of them.
 
     Raises:
@@ -139,19 +174,21 @@ def read_outcomes(settings: Settings, days: float):
     """
     from kafka.errors import KafkaError
 
-    from streaming.impressions import CLICK_TABLE, read_clicks, read_impressions
+    from serving.ab.impressions import CLICK_TABLE, read_clicks, read_impressions
 
     try:
         impressions = read_impressions(settings.updater, round(1000 * (time.time() - days * 86_400)))
         first = min(impressions["served"].to_pylist(), default=None)
-        clicks = CLICK_TABLE.empty_table() if first is None else read_clicks(settings.updater, first)
+        clicks = CLICK_TABLE.empty_table()
+        if first is not None:
+            clicks = read_clicks(settings.updater, first, settings.card.clicks.rule)
     except KafkaError as error:
         where = settings.updater.bootstrap
-        raise KafkaAway(f"Kafka at {where} does not answer ({type(error).__name__}): give --bootstrap") from error
+        raise KafkaAway(f"Kafka at {where} does not answer ({kafka_cause(error)}): give --bootstrap") from error
     return impressions, clicks
 
 
-def _day(text: str, option: str):
+def _day(text: str, option: str) -> date:
     if text == "yesterday":
         return datetime.now(UTC).date() - timedelta(days=1)
     try:
@@ -173,8 +210,11 @@ def _days(first: str | None, last: str | None, day_ms: int) -> list:
     return [start + timedelta(days=n) for n in range(0, (end - start).days + 1, step)]
 
 
-def spark_kafka_jars() -> list[Path]:
-    """Spark's Kafka connector, of the version of the installed Spark, less what Spark itself ships."""
+def spark_kafka_jars(folder: Path | None = None) -> list[Path]:
+    """Spark's Kafka connector, of the version of the installed Spark, less what Spark itself ships; from a folder, or
+    from Maven Central."""
+    if folder is not None:
+        return sorted(folder.glob("*.jar"))
     import jgo
     import pyspark
 

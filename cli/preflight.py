@@ -6,6 +6,10 @@ import socket
 import warnings
 from pathlib import Path
 
+from cli.logs import listen_to_kafka
+from feature_repo.card import CardError
+from model.settings.settings import Settings
+
 NEEDED = 500 << 20
 
 
@@ -27,12 +31,27 @@ def check_disk(home: Path) -> None:
         )
 
 
+def claim_home(settings: Settings) -> None:
+    """Make the home folder this dataset's, or find that it is another's: a home is one system with one log of clicks.
+
+    Raises:
+        CardError: it belongs to another dataset. OSError: it cannot be written.
+    """
+    settings.home.mkdir(parents=True, exist_ok=True)
+    mark = settings.home / "dataset"
+    name = settings.card.name
+    if mark.is_file() and mark.read_text() != name:
+        raise CardError(
+            f"{settings.home} holds the dataset {mark.read_text()}, not {name}; give another folder with --home"
+        )
+    mark.write_text(name)
+
+
 def quiet() -> None:
     """Silence what libraries say about themselves; their errors still come through."""
-    import feast  # noqa: F401  (turns deprecation warnings on for everybody as it is imported, so it goes first)
-
-    warnings.simplefilter("ignore")
-    logging.getLogger("kafka").setLevel(logging.CRITICAL)
+    # Not by a filter: Feast, whenever it is imported, puts filters of its own in front.
+    warnings.showwarning = lambda *_, **__: None
+    listen_to_kafka()
     for name in ("feast", "feast.repo_config", "py4j", "jgo"):
         logging.getLogger(name).setLevel(logging.ERROR)
     # Spark's bridge logs a Ctrl-C that it passes on as an error, with its traceback.

@@ -32,5 +32,9 @@ class TerminalProgress:
             yield lambda more: bar.advance(task, more)
         self._done(name, started)
 
+    def tell(self, text: str) -> None:
+        """See :class:`spark_jobs.progress.Progress`."""
+        self.console.print(f"    {text}", style="dim", markup=False)
+
     def _done(self, name: str, started: float) -> None:
         self.console.print(f"  [green]✓[/] {name} [dim]{time.perf_counter() - started:.1f} s[/]")

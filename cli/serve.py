@@ -9,7 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
-from cli.settings import Bootstrap, Data, Home, Redis, load_settings
+from cli.options import Bootstrap, Data, Home, Redis
+from model.settings.settings import load_settings
 
 
 def serve(
@@ -19,6 +20,7 @@ def serve(
     redis: Redis = None,
     host: Annotated[str, typer.Option(help="The address to listen on.")] = "127.0.0.1",
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port to listen on; 0 takes a free one.")] = 8000,
+    workers: Annotated[int, typer.Option(min=1, max=64, help="Processes behind the port, each on one core.")] = 1,
     clock: Annotated[
         Literal["auto", "wall", "data"] | None,
         typer.Option(help="What now is: the wall clock, or the newest click's time (for a replay of old clicks)."),
@@ -31,55 +33,65 @@ def serve(
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
     config = settings.serving if clock is None else settings.serving.model_copy(update={"clock": clock})
     listening = _listen(host, port)
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # before numpy: the arrays are small, and its threads spin
+    # Before numpy and Faiss: the arrays are small, and more threads would fight the updater for the cores.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+    from cli.logs import set_up
     from cli.preflight import quiet
 
+    set_up(settings)
     quiet()
-    import faiss
-    import torch
-    import uvicorn
-    from kafka.errors import KafkaError
+    from model.bundle_store import BundleStore
 
+    bundle = BundleStore(settings.home / "bundles").load()  # before what takes seconds to import
     from feature_repo.card import CardError
     from feature_repo.store import open_store
-    from serving.api import create_app
-    from serving.service import CannotStart, Service
-    from training.bundle import Shelf
+    from serving.http.gate import LOOPBACK
+    from serving.http.server import Server
+    from serving.http.workers import run_workers
+    from serving.service import Service
 
-    # The thread that speaks HTTP and the one that answers share Python's lock. By default it changes hands every 5 ms,
-    # and a request would wait for that several times.
+    # The threads share Python's lock. By default it changes hands every 5 ms, and an answer would wait for that.
     sys.setswitchinterval(0.0005)
-    # One thread a pass: the arrays are small, and more would fight the updater for the cores.
-    torch.set_num_threads(1)
-    faiss.omp_set_num_threads(1)
-    bundle = Shelf(settings.home / "bundles").load()
     store = open_store(settings.home, settings.redis)
     with contextlib.suppress(CardError):  # a bundle serves without its card
         if config.category_field is None and settings.card.name == bundle.manifest.dataset:
             config = config.model_copy(update={"category_field": settings.card.item.category})
-    try:
-        service = Service(bundle, store, settings.updater, settings.home, config)
-    except KafkaError as error:
-        why = f"Kafka at {settings.updater.bootstrap} does not answer ({type(error).__name__})"
-        raise CannotStart(f"{why}: start it, or give --bootstrap") from error
+    service = Service(bundle, store, settings.updater, settings.home, config)
     # What was loaded stays: without this, Python's collector walks over millions of ids again and again.
     gc.collect()
     gc.freeze()
+    if not _reachable(settings.updater.bootstrap):
+        print(
+            f"dat: Kafka at {settings.updater.bootstrap} does not answer: until it does, answers are as of the "
+            "bundle's cut and clicks are refused (--bootstrap says where it is)",
+            file=sys.stderr,
+        )
     address = "http://{}:{}".format(*listening.getsockname()[:2])
     print(
-        f"serving {bundle.version}, {len(service.retriever.served.corpus):,} items, at {address} — "
+        f"serving {bundle.version}, {len(service.snapshot.corpus):,} items, at {address} — "
         f"try: curl '{address}/v1/retrieve?query_id={bundle.queries.ids[0]}&n=10'",
         flush=True,
     )
-    server = uvicorn.Config(
-        create_app(service),
-        log_level="warning",
-        access_log=False,
-        timeout_keep_alive=60,  # clients that keep connections for less never take up one that is being closed
-        timeout_graceful_shutdown=5,
-    )
-    uvicorn.Server(server).run(sockets=[listening])
+    hosts = (*config.hosts, *(LOOPBACK if host in LOOPBACK or host == "::1" else ()))
+
+    def work() -> None:
+        Server(service, hosts).run(sockets=[listening])
+
+    if workers == 1:
+        work()
+    else:
+        run_workers(workers, work)
+
+
+def _reachable(bootstrap: str) -> bool:
+    """Whether something listens at one of the brokers' addresses."""
+    for address in bootstrap.split(","):
+        host, _, port = address.rpartition(":")
+        with contextlib.suppress(OSError, ValueError), socket.create_connection((host, int(port)), 1):
+            return True
+    return False
 
 
 def _listen(host: str, port: int) -> socket.socket:

@@ -11,7 +11,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.table import Table
 
-from cli.settings import Bootstrap, Home, Settings, load_settings
+from cli.options import Bootstrap, Home
+from model.settings.settings import Settings, load_settings
 
 Samples = dict[tuple[str, str], float]
 """Prometheus samples by name and by the first label's value, if any."""
@@ -70,9 +71,9 @@ def look(settings: Settings, service: str, metrics: str) -> Look:
     """See all parts once; none of them has to be there."""
     from kafka.errors import KafkaError
 
-    from training.bundle import Shelf
+    from model.bundle_store import BundleStore
 
-    shelf = Shelf(settings.home / "bundles")
+    shelf = BundleStore(settings.home / "bundles")
     seen: dict = {"at": time.time(), "bundle": shelf.current(), "bundles": len(shelf.versions())}
     away = []
     try:
@@ -91,17 +92,20 @@ def look(settings: Settings, service: str, metrics: str) -> Look:
 
 
 def _kafka(settings: Settings, bundle: str | None) -> dict[str, dict[str, int]]:
-    from streaming.offsets import committed, ends, group_name, sink_group
-    from streaming.topics import CLICKS, DEAD, ITEM_VECTORS, QUERY_VECTORS, SIGNALS_TOPIC
+    from streaming.kafka.offsets import committed, ends, group_name, sink_group
 
-    config = settings.updater
+    config, topics = settings.updater, settings.updater.topics
     groups = {
         "query stage": group_name(config, "query", bundle or ""),
         "item stage": group_name(config, "item", bundle or ""),
     }
     groups["online store"] = sink_group(config)
-    reads = {"query stage": (CLICKS,), "item stage": (SIGNALS_TOPIC,), "online store": (QUERY_VECTORS, ITEM_VECTORS)}
-    end = ends(config, [CLICKS, SIGNALS_TOPIC, QUERY_VECTORS, ITEM_VECTORS, DEAD])
+    reads = {
+        "query stage": (topics.clicks,),
+        "item stage": (topics.item_signals,),
+        "online store": (topics.query_vectors, topics.item_vectors),
+    }
+    end = ends(config, [topics.clicks, *topics.transactional])
     offsets = committed(config, list(groups.values()))
     done, lag = {}, {}
     for name, group in groups.items():
@@ -111,7 +115,10 @@ def _kafka(settings: Settings, bundle: str | None) -> dict[str, dict[str, int]]:
         # A transaction leaves a mark behind its records, which nobody commits.
         mark = 0 if name == "query stage" else 1
         lag[name] = sum(max(0, end[partition] - mark - at.get(partition, 0)) for partition in mine)
-    written = {topic: sum(e for partition, e in end.items() if partition.topic == topic) for topic in (CLICKS, DEAD)}
+    written = {
+        what: sum(e for partition, e in end.items() if partition.topic == topic)
+        for what, topic in (("clicks", topics.clicks), ("clicks-dead", topics.dead_letters))
+    }
     return {"written": written, "done": done, "lag": lag}
 
 
@@ -169,7 +176,7 @@ def frame(before: Look, now: Look) -> Group:
             name, f"{rate(name, 'done'):,.0f}", f"{now.lag[name]:,}", "" if folded is None else f"{folded:,.0f}",
             *("" if seconds is None else f"≤ {seconds * 1000:,.0f} ms" for seconds in times),
         )  # fmt: skip
-    parts = [head, stages]
+    parts: list[Table | str] = [head, stages]
     if now.service:
         parts.append(_service(now.service))
     parts += [f"[yellow]does not answer: {name}[/]" for name in now.away]
@@ -180,9 +187,15 @@ def _service(told: dict) -> Table:
     bundle, index, stream = told["bundle"], told["index"], told["stream"]
     table = Table.grid(padding=(0, 2))
     table.add_row("serves", f"[bold]{bundle['version']}[/], up {told['uptime_s']:,.0f} s")
-    table.add_row("index", f"{index['kind']}, {index['items']:,} items, {index['updates']:,} updates")
+    counts = f"{index['items']:,} items, {index['held']:,} held back, {index['updates']:,} updates"
+    table.add_row("index", f"{index['kind']}, {counts}")
     delay = "" if stream["delay_ms"] is None else f", the last one {stream['delay_ms']:,.0f} ms after its commit"
     table.add_row("follows", f"{stream['lag'] or 0:,} records behind{delay}")
+    stale, down = stream["staleness_ms"], told["store"]["down"]
+    table.add_row("freshness", f"[red]clicks have waited for {stale / 1000:,.1f} s[/]" if stale else "no click waits")
+    for trouble in (stream["error"], down and f"the online store is left out: {down}"):
+        if trouble:
+            table.add_row("[red]trouble[/]", trouble)
     if bundle["preparing"]:
         table.add_row("preparing", bundle["preparing"])
     for version, why in bundle["refused"].items():

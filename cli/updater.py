@@ -1,19 +1,24 @@
 """``dat updater``: keep the augmented vectors and the item vectors up to the clicks."""
 
-import logging
+import os
 import signal
 import threading
 from typing import Annotated, Literal
 
 import typer
 
-from cli.settings import Bootstrap, Home, Redis, load_settings
+from cli.logs import kafka_cause, set_up
+from cli.options import Bootstrap, Home, Redis
+from model.settings.settings import load_settings
 
 
 def updater(
     home: Home = None,
     bootstrap: Bootstrap = None,
-    stage: Annotated[Literal["query", "item", "both"], typer.Option(help="Which stage this process runs.")] = "both",
+    stage: Annotated[
+        Literal["query", "item", "both", "sink"],
+        typer.Option(help="Which stage this process runs; sink: none, it only writes to the online store."),
+    ] = "both",
     redis: Redis = None,
     instance: Annotated[
         str | None,
@@ -37,6 +42,8 @@ def updater(
     """
     from cli.preflight import quiet
 
+    if stage == "sink" and not feast:
+        raise typer.BadParameter("--stage sink with --no-feast leaves nothing to do")
     stop = threading.Event()
     for sign in (signal.SIGTERM, signal.SIGINT):
         signal.signal(sign, lambda *_: stop.set())
@@ -44,32 +51,33 @@ def updater(
     config = settings.updater
     given = {"instance": instance, "metrics_port": metrics_port}
     config = config.model_copy(update={name: value for name, value in given.items() if value is not None})
-    logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s %(message)s")
-    logging.getLogger("streaming").setLevel(logging.INFO)
+    set_up(settings)
     quiet()
-    import torch
+    # Before numpy: a process is one stage's worth of work; scale by adding processes.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    from model.bundle_store import BundleStore
+
+    shelf = BundleStore(settings.home / "bundles")
+    chosen = shelf.load(bundle)  # before what takes seconds to import
     from kafka.errors import KafkaError
 
     from feature_repo.store import open_store
-    from streaming.clients import create_topics
+    from streaming.bundle_runtime import STAGES
     from streaming.contract import check_services
-    from streaming.generation import STAGES
+    from streaming.kafka.topics import create_topics
     from streaming.updater import UpdaterError, run_updater
-    from training.bundle import Shelf
 
-    torch.set_num_threads(1)  # a process is one stage's worth of work; scale by adding processes
-    shelf = Shelf(settings.home / "bundles")
-    chosen = shelf.load(bundle)
     store = open_store(settings.home, settings.redis)
     check_services(store, chosen.manifest)
     try:
         create_topics(config, partitions)
         run_updater(
-            chosen, store, config, stop, stages=STAGES if stage == "both" else (stage,), feast_sink=feast,
+            chosen, store, config, stop, stages={"both": STAGES, "sink": ()}.get(stage, (stage,)), feast_sink=feast,
             ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
             shelf=shelf if bundle is None else None,
         )  # fmt: skip
     except KafkaError as error:
         raise UpdaterError(
-            f"Kafka at {config.bootstrap} does not answer ({type(error).__name__}): start it, or give --bootstrap"
+            f"Kafka at {config.bootstrap} does not answer ({kafka_cause(error)}): start it, or give --bootstrap"
         ) from error

@@ -59,13 +59,13 @@ def main(
     if not (shutil.which("chromium") and shutil.which("chromedriver")):
         raise typer.BadParameter("Chromium is missing: apt-get install chromium chromium-driver")
     out.mkdir(parents=True, exist_ok=True)
-    for name, width, height, dark in (("page", 1360, 860, False), ("phone", 390, 844, True))[: 1 + phone]:
+    for name, width, height, dark in (("page", 1280, 800, False), ("phone", 390, 844, True))[: 1 + phone]:
         with tempfile.TemporaryDirectory() as profile:
             driver = browser(width, height, dark, profile)
             try:
                 driver.get(f"{url}/#{user}")
                 wait_for(driver, "#cards .card")
-                wait_for(driver, "#map .you")
+                wait_for(driver, "#night li")
                 time.sleep(1)
                 driver.save_screenshot(str(out / f"{name}-before.png"))
                 driver.execute_script("document.querySelectorAll('.card')[arguments[0]].click()", card - 1)

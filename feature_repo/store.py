@@ -2,6 +2,8 @@
 
 import json
 import os
+import sqlite3
+from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
@@ -12,48 +14,30 @@ from feast.repo_config import RepoConfig
 from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.card import DatasetCard
+from feature_repo.home import online_store
 from feature_repo.views import Definitions, define
 
 _YAML = Path(__file__).parent / "feature_store.yaml"
 
 
-def open_store(home: Path, redis: str | None = None) -> FeatureStore:
+def open_store(home: Path, redis: str | None = None, registry: str = "registry.db") -> FeatureStore:
     """The Feast store whose registry, online file and offline Parquet live under ``home``.
 
     Args:
         home: The system's home folder.
         redis: ``host:port`` (or Feast's longer connection string) of the Redis that answers online instead of SQLite;
             with ``cluster:`` in front, of some nodes of a Redis Cluster, separated by commas.
+        registry: The registry's place under ``home``.
     """
     config = yaml.safe_load(_YAML.read_text())
     home = home.absolute()
     home.mkdir(parents=True, exist_ok=True)
-    config["registry"]["path"] = str(home / "registry.db")
-    config["online_store"]["path"] = str(home / "online.db")
-    if redis:
-        nodes = redis.removeprefix("cluster:")
-        kind = "redis" if nodes == redis else "redis_cluster"
-        config["online_store"] = {"type": "redis", "redis_type": kind, "connection_string": nodes}
+    config["registry"]["path"] = str(home / registry)
+    config["online_store"] = online_store(home, redis)
+    if find_spec("duckdb") is None:  # an installation for the day, which reads no history
+        del config["offline_store"]
     os.environ.setdefault("FEAST_USAGE", "False")
     return FeatureStore(config=RepoConfig(**config, repo_path=home))
-
-
-def open_spark_store(home: Path, card: DatasetCard) -> FeatureStore:
-    """The same views over the same files, for Feast's Spark offline store in the running Spark session.
-
-    Its registry is its own, and made anew: the online views stay those of :func:`open_store`.
-    """
-    from feast.infra.offline_stores.contrib.spark_offline_store.spark_source import SparkSource
-
-    config = yaml.safe_load(_YAML.read_text())
-    home = home.absolute()
-    registry = home / "spark" / "registry.db"
-    registry.unlink(missing_ok=True)
-    config["registry"]["path"], config["online_store"]["path"] = str(registry), str(home / "spark" / "online.db")
-    config["offline_store"] = {"type": "spark"}
-    store = FeatureStore(config=RepoConfig(**config, repo_path=home))
-    store.apply(define(card, home / "offline", SparkSource).objects)
-    return store
 
 
 def history_schema(view: FeatureView) -> pa.Schema:
@@ -67,15 +51,32 @@ def register(store: FeatureStore, card: DatasetCard, home: Path) -> None:
     """Register the card's definitions, unless they are as they were: who reads the file registry while it is written
     may find half of it, so a nightly run must not touch it without need.
     """
-    offline = home.absolute() / "offline"
-    mark = home / "registered.json"
+    offline, registry = home.absolute() / "offline", Path(store.config.registry.path)
+    mark = registry.with_name("registered.json")
     asked = json.dumps([card.model_dump(mode="json"), str(offline)])
-    if mark.is_file() and mark.read_text() == asked and (home / "registry.db").is_file():
+    if mark.is_file() and mark.read_text() == asked and registry.is_file():
         return
+    registry.parent.mkdir(parents=True, exist_ok=True)
     definitions = define(card, offline)
     write_empty_history(definitions, offline)
     store.apply(definitions.objects)
+    if store.config.online_store.type == "sqlite":
+        refuse_older(Path(store.config.online_store.path))
     mark.write_text(asked)
+
+
+def refuse_older(online: Path) -> None:
+    """Make a SQLite online store keep what is newer, as Redis does: otherwise whoever runs ``feast materialize`` takes
+    the rows of the stream back to the night's."""
+    with sqlite3.connect(online) as connection:
+        tables = connection.execute("SELECT name FROM sqlite_master WHERE type = 'table' AND sql LIKE '%event_ts%'")
+        for (table,) in tables.fetchall():
+            connection.execute(
+                f'CREATE TRIGGER IF NOT EXISTS "{table}_newest" BEFORE UPDATE ON "{table}" '
+                "WHEN new.event_ts < old.event_ts OR (old.created_ts > 1e14 AND "  # a stamp of the stream, in µs
+                "new.event_ts = old.event_ts AND coalesce(new.created_ts, 0) < old.created_ts) "
+                "BEGIN SELECT RAISE(IGNORE); END"
+            )
 
 
 def write_empty_history(definitions: Definitions, offline: Path) -> None:

@@ -9,9 +9,9 @@ tower reads.
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
-from feast.data_source import DataSource
 from feast.types import Array, FeastType, Float32, Int64, String
 
 from feature_repo.card import DatasetCard, Side
@@ -28,14 +28,13 @@ _TYPES: dict[str, FeastType] = {
 
 def view_fields(side_name: str, side: Side) -> dict[str, list[Field]]:
     """The fields of a side's views, by the view's short name."""
-    decays = [*side.half_lives, *([f"{side.category_shares} by category"] if side.category_shares else [])]
     activity = [
         Field(name="clicks", dtype=Int64, description="clicks so far"),
-        Field(name="counters", dtype=Array(Float32), description=f"decayed clicks at last_click: {decays}"),
+        Field(name="counters", dtype=Array(Float32), description=f"decayed clicks at last_click: {side.half_lives}"),
         Field(name="last_click", dtype=Int64, description="ms since the epoch, UTC"),
     ]
     augmented = [
-        Field(name="a", dtype=Array(Float32), description="augmented vector, its memories side by side"),
+        Field(name="a", dtype=Array(Float32), description="augmented vector, its averages side by side"),
         Field(name="folded", dtype=Int64, description="clicks folded into a"),
         Field(name="bundle", dtype=String, description="the bundle in whose vector space a lies"),
     ]
@@ -61,16 +60,17 @@ class Definitions:
         return [*self.entities.values(), *self.sources.values(), *self.views.values(), *self.services.values()]
 
 
-def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = FileSource) -> Definitions:
+def define(card: DatasetCard, offline: Path) -> Definitions:
     """Definitions for a card, whose batch sources are the Parquet folders ``offline/<view>``.
 
     Args:
         card: The dataset card.
         offline: Absolute path: a relative one would be resolved against whichever folder Feast runs in.
-        source_type: What reads the folders: ``FileSource``, or Feast's ``SparkSource`` for its Spark offline store.
     """
-    options = {} if source_type is FileSource else {"file_format": "parquet"}
-    entities, sources, views, services = {}, {}, {}, {}
+    entities: dict[str, Entity] = {}
+    sources: dict[str, FileSource | PushSource] = {}
+    views: dict[str, FeatureView] = {}
+    services: dict[str, FeatureService] = {}
     for side_name in SIDES:
         side: Side = getattr(card, side_name)
         key = f"{side_name}_id"
@@ -79,14 +79,14 @@ def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = Fil
         fields_of = view_fields(side_name, side)
         for short, fields in fields_of.items():
             name = f"{side_name}_{short}"
-            batch = source_type(
-                **options,
+            batch = FileSource(
                 name=f"{name}_history",
                 path=str(offline / name / "*" / "*.parquet"),
                 timestamp_field="event_timestamp",
                 created_timestamp_column="created_timestamp",
             )
-            sources[batch.name] = source = batch
+            source: FileSource | PushSource = batch
+            sources[batch.name] = batch
             if short != "profile":
                 sources[f"{name}_push"] = source = PushSource(name=f"{name}_push", batch_source=batch)
             views[name] = FeatureView(
@@ -99,7 +99,7 @@ def define(card: DatasetCard, offline: Path, source_type: type[DataSource] = Fil
                 tags={"owner": "night" if short == "profile" else "stream"},
             )
         # Activity first of the stream's views: it is written last, so what is read after it holds all that it counts.
-        read = [views[f"{side_name}_{short}"] for short in fields_of if short != "profile"]
+        read: list[Any] = [views[f"{side_name}_{short}"] for short in fields_of if short != "profile"]
         if side.tower_features:
             read.insert(0, views[f"{side_name}_profile"][list(side.tower_features)])
         services[f"{side_name}_tower"] = FeatureService(

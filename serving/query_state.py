@@ -1,15 +1,17 @@
 """What is known of some queries, as arrays: the online store first, the bundle's state at its cut second."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
+from model.bundle import Bundle
+from model.features import Inputs, Profile, dense, encode
+from model.folds import gap_of
+from model.recent_items import embedding_rows, to_lists
 from serving.corpus import Corpus
-from serving.features import Columns, Counts
-from serving.query_tower import ArrayTower
-from training.bundle import Bundle
-from training.features import Inputs, Profile, dense, encode
-from training.history import tower_rows
+from serving.features import Columns
 
 Array = np.ndarray
 
@@ -17,8 +19,8 @@ Array = np.ndarray
 @dataclass(frozen=True)
 class QueryStates:
     """N queries. rows: [N] of the bundle's query table, −1 for one that it has not · source: where a came from ·
-    clicks, last_click, folded: [N] · counters: [N, H] · a: [N, M, d] · latest: [N, L] rows of the tower's embedding of
-    latest items, newest first · seen: for each, rows of the corpus, newest last.
+    clicks, last_click, folded: [N] · counters: [N, H] · a: [N, A] · recent: [N, L] rows of the tower's embedding of
+    recent items, newest first · seen: for each, rows of the corpus, newest last.
     """
 
     rows: Array
@@ -29,7 +31,7 @@ class QueryStates:
     counters: Array
     folded: Array
     a: Array
-    latest: Array
+    recent: Array
     seen: list[Array]
 
     @property
@@ -47,34 +49,15 @@ class QueryTable:
         self._row = {id_: row for row, id_ in enumerate(self.ids)}
         spec = bundle.manifest.query
         self._fields = [f.name for f in spec.categories] + [f.name for f in spec.numbers] + list(spec.times)
-        self._tower = ArrayTower(bundle.model.query_tower)
         self._encoded: dict[tuple, tuple[Array, Array, Array]] = {}  # by value, so it cannot go stale
 
     def row(self, id_: str) -> int | None:
         return self._row.get(id_)
 
-    def clicks(self, id_: str) -> int:
-        """Clicks ever at the bundle's cut."""
-        row = self._row.get(id_)
-        return 0 if row is None else int(self.bundle.queries.clicks[row])
-
-    @property
-    def history_length(self) -> int:
-        """L: how many of its latest items a query keeps."""
-        return self.bundle.queries.history.shape[1]
-
-    def includes(self, id_: str, counts: Counts, clicks: int) -> bool:
-        """Whether a query's activity counts ``clicks`` and its vector has them folded."""
-        row = self._row.get(id_)
-        before, folded = (0, 0) if row is None else (self.clicks(id_), int(self.bundle.queries.folded[row]))
-        if (before if counts.clicks is None else counts.clicks) < clicks:
-            return False
-        # Since the cut every click that is counted is also folded.
-        elsewhere = counts.bundle not in (
-            None,
-            self.bundle.version,
-        )  # a vector that cannot be used need not be waited for
-        return elsewhere or (counts.folded or 0) - folded >= clicks - before
+    def forget(self, ids: Iterable[str]) -> None:
+        """Know nothing of some queries any more."""
+        for id_ in ids:
+            self._row.pop(id_, None)
 
     def states(self, ids: list[str], columns: Columns | None, corpus: Corpus) -> QueryStates:
         """Join what the store returned (None: it is down) with the bundle's state."""
@@ -82,12 +65,12 @@ class QueryTable:
         size = len(ids)
         rows = np.array([self._row.get(id_, -1) for id_ in ids], np.int64)
         clicks, last_click, folded = (np.zeros(size, np.int64) for _ in range(3))
-        counters = np.zeros((size, len(spec.decays_ms)), np.float32)
+        counters = np.zeros((size, len(spec.half_lives_ms)), np.float32)
         a = np.zeros((size, *table.a.shape[1:]), np.float32)
         codes = np.zeros((size, spec.slots), np.int32)
         numbers = np.zeros((size, len(spec.numbers)), np.float32)
         times = np.zeros((size, len(spec.times)), np.int64)
-        places = self.bundle.manifest.config.latest
+        places = self.bundle.manifest.config.history
         latest = np.full((size, places), -1, np.int64)
         source, seen = [], []
         online = _Row(columns)
@@ -118,7 +101,7 @@ class QueryTable:
                 folded[k] = online.get("query_augmented__folded", k) or 0
                 source.append("stream")
             elif row >= 0:  # never a vector of another bundle: the spaces are not comparable
-                a[k], folded[k] = table.a[row], table.folded[row]
+                a[k], folded[k] = table.a[row], table.update_count[row]
                 source.append("bundle")
             else:
                 source.append("profile" if known_profile else "none")
@@ -128,19 +111,24 @@ class QueryTable:
                 newest = [corpus.row(id_) for id_ in history[::-1][:places]]
                 latest[k, : len(newest)] = [-1 if row is None else row for row in newest]
             else:
-                seen.append(_ring(table.history[row], int(table.clicks[row])) if row >= 0 else np.empty(0, np.int64))
-                newest = seen[k][::-1][:places]
-                latest[k, : len(newest)] = newest
-        latest = tower_rows(latest, len(self.bundle.items.ids))
+                ring = (
+                    to_lists(table.recent_items[[row]], table.clicks[[row]])[0] if row >= 0 else np.empty(0, np.int64)
+                )
+                seen.append(ring.astype(np.int64))
+                latest[k, : min(places, len(seen[k]))] = seen[k][::-1][:places]
+        known = getattr(self.bundle.towers.query, "recent", None)  # embeddings of trained items, after the shared one
+        recent = embedding_rows(latest, 0 if known is None else len(known) - 1)
         profile = Profile(codes, numbers, times)
-        return QueryStates(rows, source, profile, clicks, last_click, counters, folded, a, latest, seen)
+        return QueryStates(rows, source, profile, clicks, last_click, counters, folded, a, recent, seen)
 
     def represent(self, states: QueryStates, as_of: Array) -> Array:
         """p_u [N, d] at the moments ``as_of`` [N] (ms)."""
         spec = self.bundle.manifest.query
         fast = dense(spec, states.profile, states.counters, states.clicks, states.last_click, as_of)
-        inputs = Inputs(states.rows + 1, states.profile.codes.astype(np.int64), fast, states.latest)
-        return self._tower.represent(inputs, states.a)
+        recent = states.recent if states.recent.shape[1] else None
+        gap = gap_of(self.bundle.manifest.config, states.last_click, as_of)
+        inputs = Inputs(self.bundle.queries.embedding_rows(states.rows), states.profile.codes, fast, recent, gap)
+        return self.bundle.towers.query(inputs, states.a)
 
     def _encode(self, values: list) -> tuple[Array, Array, Array]:
         key = tuple(tuple(value) if isinstance(value, list) else value for value in values)
@@ -161,14 +149,6 @@ class _Row:
     def __init__(self, columns: Columns | None):
         self._columns = columns or {}
 
-    def get(self, name: str, k: int):
+    def get(self, name: str, k: int) -> Any:
         column = self._columns.get(name)
         return None if column is None else column[k]
-
-
-def _ring(ring: Array, clicks: int) -> Array:
-    """A history ring, oldest first: the k-th click is at k mod L."""
-    length = len(ring)
-    start = clicks % length if length and clicks > length else 0
-    ordered = np.concatenate([ring[start:], ring[:start]]).astype(np.int64)
-    return ordered[ordered >= 0]

@@ -1,38 +1,52 @@
 """The service as a whole: what is running behind the API, and what it tells of itself."""
 
+import asyncio
+import itertools
+import logging
+import secrets
 import time
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 from feast import FeatureStore
+from kafka.errors import KafkaError
 
-from serving import metrics, schemas
-from serving.clicks import ClickDesk
+from model.bundle import Bundle
+from model.bundle_store import BundleStore
+from model.settings.serving import ServingConfig
+from model.settings.updater import KafkaConnection
+from model.state import is_nobody
+from serving import metrics
+from serving.ab.ab_test import Experiment, Popularity
+from serving.ab.answer_ids import AnswerId
+from serving.ab.impression_log import ImpressionLog
+from serving.ab.query_vectors import QueryVectors
+from serving.background import Background
+from serving.batcher import RequestBatcher
+from serving.bundle_watcher import BundleWatcher, Running
+from serving.catalogue import Catalogue
+from serving.click_producer import ClickProducer, NotWritten
 from serving.clock import Clock
-from serving.config import ServingConfig
-from serving.desk import Desk
-from serving.experiment import Experiment, Popularity
-from serving.features import OnlineFeatures, StoreDown
-from serving.follower import Follower
-from serving.impressions import ImpressionLog
-from serving.projection import Plane, fit_plane
-from serving.query_vectors import QueryVectors
-from serving.retrieval import Answerer, Retriever
-from serving.served import Served
-from serving.swap import BundleWatch, Running
-from streaming.clicks import ClickWriter
-from streaming.config import KafkaConnection
+from serving.corpus import Corpus
+from serving.features import Columns
+from serving.forgotten_queries import ForgottenQueries
+from serving.freshness import Freshness, Serving
+from serving.item_records import ItemRecords, ItemWriter
+from serving.item_vector_consumer import ItemVectorConsumer
+from serving.online_store import OnlineStore, StoreDown
+from serving.query_state import QueryTable
+from serving.retrieval import Answer, Answerer, Retriever
+from serving.snapshot import Snapshot
+from serving.token import Token
 from streaming.contract import check_services
-from training.bundle import Bundle, Shelf
+from streaming.forgetting import ForgetWriter
 
-
-class CannotStart(RuntimeError):
-    """The service cannot start. The message says why and what to do."""
-
-
-_BACKGROUND, _NEAR = 500, 24  # items on the map
+log = logging.getLogger(__name__)
+_PATIENCE_S = 10.0  # for this process to read what it has written
 
 
 @dataclass(frozen=True)
@@ -40,27 +54,28 @@ class Treatment:
     """An experiment's other way of answering, and what keeps its vectors up to the stream."""
 
     answerer: Answerer
-    follower: Follower | None
-    vectors: QueryVectors | None
+    consumer: ItemVectorConsumer | None = None
+    vectors: QueryVectors | None = None
 
-    def close(self) -> None:
-        for part in (self.follower, self.vectors):
-            if part is not None:
-                part.close()
+    @property
+    def threads(self) -> list[Background]:
+        return [part for part in (self.consumer, self.vectors) if part is not None]
 
 
 class Service:
-    """Starts everything that answers from one bundle; :meth:`close` ends it.
+    """Everything that answers from one bundle. :meth:`start` begins, on the event loop; :meth:`close` ends it.
+
+    A broker or an online store that is away at the start is waited for meanwhile: answers are as of the cut.
 
     Args:
         bundle: The bundle to serve.
         store: The Feast store that answers online.
         kafka: How to reach the brokers.
-        home: The home folder: its shelf is watched for another bundle, and a replay leaves its progress there.
+        home: The home folder: its bundle store is watched for another bundle; a replay leaves its progress there.
 
     Raises:
         ContractError: the registered feature services are not those that the bundle was trained with.
-        KafkaError: no broker answers.
+        BundleError: the experiment's bundle cannot be read.
     """
 
     def __init__(
@@ -73,132 +88,121 @@ class Service:
     ):
         self.config = config or ServingConfig()
         self.started = time.time()
-        self._home = home
-        self._plane: tuple[str, Plane, list] | None = None
-        self._kafka = kafka
-        self._store = store
-        check_services(store, bundle.manifest)
-        self.features = OnlineFeatures(store)
+        self.stopping = False
+        self._home, self._kafka, self._feast = home, kafka, store
+        self._corpora: WeakSet[Corpus] = WeakSet()
+        self._tables: WeakSet[QueryTable] = WeakSet()
+        self.store = OnlineStore(store, self.config.store_timeout_ms / 1000)
+        self.catalogue = Catalogue(self.store, lambda: list(self._corpora))
+        self.items = ItemRecords(kafka, lambda: list(self._corpora), self.catalogue.title_of)
+        self.item_writer = ItemWriter(kafka)
+        self.forgotten = ForgottenQueries(kafka, lambda: list(self._tables), self._folded)
+        self.forget_writer = ForgetWriter(kafka)
+        self._forgetting = asyncio.Lock()
+        running = self._load(bundle)
         self.clock = Clock.choose(
             self.config.clock,
-            lambda: self.retriever.served.corpus.newest_event,
+            lambda: self.snapshot.corpus.newest_event,
             bundle.manifest.cut_ms,
             self.config.replay_after_days,
         )
-        self.retriever = Retriever(Served.of(bundle, self.config), self.features, self.clock)
-        metrics.SERVED.labels(bundle.version).set(1)
+        self.retriever = Retriever(running.snapshot, self.clock)
+        self.consumer = running.consumer
         self.impressions = ImpressionLog(kafka, self.config.impressions)
         self._treatment = self._treat()
-        self.experiment = Experiment(
-            self.retriever, self.impressions, self.config.experiment, self._treatment and self._treatment.answerer
+        other = self._treatment.answerer if self._treatment else None
+        self.experiment = Experiment(self.retriever, self.config.experiment, other, self._in_shadow)
+        self.batcher = RequestBatcher(self.experiment, self._known, self._folded, self.config)
+        self.clicks = ClickProducer(
+            kafka, self.config.produce_timeout_s, self.config.max_pending, self.config.clicks_per_minute
         )
-        self.desk = Desk(self.experiment, self.config)
-        writer = ClickWriter(kafka)
-        self.clicks = ClickDesk(writer, self.count, self.config.produce_timeout_s, self.config.max_pending)
-        self.follower = Follower(self.retriever.served.corpus, kafka)
-        self._watch = BundleWatch(
-            Shelf(home / "bundles"),
-            current=lambda: Running(self.retriever.served, self.follower),
+        self.freshness = Freshness(kafka, self._look_at)
+        self._watcher = BundleWatcher(
+            BundleStore(home / "bundles"),
+            current=lambda: Running(self.snapshot, self.consumer),
             prepare=self._prepare,
             swap=self._swap,
             poll_s=self.config.watch_s,
             patience_s=self.config.swap_patience_s,
         )
+        self._prefix, self._numbers = "", itertools.count()
+        self._tell(running.snapshot)
 
-    def _treat(self) -> Treatment | None:
-        """Start what an experiment's treatment needs.
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.retriever.snapshot
 
-        Raises:
-            BundleError: there is no such bundle. ContractError: it does not fit the registered services.
-        """
-        asked = self.config.experiment
-        if asked is None:
-            return None
-        if asked.bundle is None:
-            ranked = self.retriever if asked.ranking == "model" else Popularity(self.retriever)
-            return Treatment(ranked, None, None)
-        running = self._prepare(Shelf(self._home / "bundles").load(asked.bundle))
-        vectors = QueryVectors(self._kafka, asked.bundle)
-        other = Retriever(running.served, self.features, self.clock, vectors)
-        return Treatment(Popularity(other) if asked.ranking == "popularity" else other, running.follower, vectors)
+    async def start(self) -> None:
+        """To be called on the event loop that will answer, in the process that will."""
+        self._prefix = secrets.token_hex(4)
+        for thread in self._threads:
+            thread.start()
+        await self.store.start()
+        self.catalogue.start()
 
-    def _prepare(self, bundle: Bundle) -> Running:
-        """Raises:
-        ContractError: the registered feature services are not those that the bundle was trained with.
-        """
-        check_services(self._store, bundle.manifest)
-        served = Served.of(bundle, self.config)
-        return Running(served, Follower(served.corpus, self._kafka))
+    async def close(self) -> None:
+        """Answer what is there, then end everything, within some seconds even where the broker is away."""
+        self.stopping = True
+        await self.batcher.close()
+        self.catalogue.close()
+        await asyncio.gather(*(asyncio.to_thread(thread.close) for thread in self._threads))
+        writers = (self.clicks, self.item_writer, self.forget_writer)
+        await asyncio.gather(*(asyncio.to_thread(writer.close) for writer in writers))
+        await self.store.close()
 
-    def _swap(self, running: Running) -> None:
-        metrics.SERVED.labels(self.retriever.served.version).set(0)
-        self.retriever.served = running.served  # from here on requests are answered by it
-        metrics.SERVED.labels(running.served.version).set(1)
-        self.follower = running.follower
-
-    def close(self) -> None:
-        self._watch.close()
-        self.desk.close()
-        self.experiment.close()
-        self.follower.close()
-        if self._treatment is not None:
-            self._treatment.close()
-        self.impressions.close()
-        self.clicks.close()
-
-    def count(self, query_id: str) -> int:
-        """How many clicks a query's activity counts; 0 if the store cannot say."""
-        try:
-            return self.retriever.clicks(query_id)
-        except StoreDown:
-            return 0
-
-    def item(self, item_id: str) -> schemas.ItemOut | None:
-        """What is known of an item; None if nobody knows it."""
-        corpus = self.retriever.served.corpus
-        row = corpus.row(item_id)
-        try:
-            features = self.features.items([item_id])[0]
-        except StoreDown:
-            features = {}
-        if row is None and not features.get("known"):
-            return None
-        clicks, last = (0, 0) if row is None else corpus.activity(row)
-        return schemas.ItemOut(
-            item_id=item_id,
-            title=next((features[name] for name in self.features.texts if features.get(name)), None),
-            category=[] if row is None else corpus.category_of(row),
-            features={name: value for name, value in features.items() if name != "known"},
-            clicks=clicks,
-            last_click=last or None,
-            in_index=row is not None,
-        )
+    def answer_id(self, answer: Answer) -> str:
+        """A name for an answer, from which a click or an impression can be joined to how it was answered."""
+        return str(
+            AnswerId(
+                unique=f"{self._prefix}{next(self._numbers):x}", served=time.time_ns() // 1_000_000, at=answer.at,
+                bundle=answer.snapshot.version, source=answer.source,
+                experiment=self.config.experiment.name if self.config.experiment else None, arm=answer.arm,
+                teams=answer.teams,
+            )
+        )  # fmt: skip
 
     def query_ids(self, limit: int, prefix: str) -> Sequence[str]:
         """Ids of the bundle's queries, those with the latest clicks first; with a prefix, in the bundle's order."""
-        table = self.retriever.served.bundle.queries
-        if prefix:
-            found = (id_ for id_ in table.ids if id_.startswith(prefix))
-            return [id_ for id_, _ in zip(found, range(limit), strict=False)]
-        limit = min(limit, len(table.ids))
-        newest = np.argsort(-table.last_click, kind="stable")[:limit]
-        return [table.ids[row] for row in newest]
+        table, known = self.snapshot.bundle.queries, self.snapshot.queries
+        rows: Iterable[int] = range(len(table.ids))
+        if not prefix:
+            rows = np.argsort(-table.last_click, kind="stable").tolist()
+        ids = (table.ids[row] for row in rows)
+        there = (id_ for id_ in ids if id_.startswith(prefix) and known.row(id_) is not None and not is_nobody(id_))
+        return list(itertools.islice(there, limit))
 
-    def map(self, query_id: str, background: bool) -> dict:
-        """2-D positions: p_u, the memories of a_u, the latest clicked items, the top N; ``background``: some items."""
-        served = self.retriever.served
-        plane, sample = self._plane_of(served)
-        states, vector = self.retriever.locate(query_id)
-        index, seen = served.corpus.index, states.seen[0][-8:]
-        near = index.search(vector, _NEAR, [states.seen[0]])[0][0]
-        answer = {
-            "bundle": served.version,
-            "query": _rounded(plane.of_queries(vector))[0],
-            "memories": _rounded(plane.of_items(states.a[0])) if states.folded[0] else [],
-            "seen": _rounded(plane.of_items(index.vectors(seen))),
-            "near": _rounded(plane.of_items(index.vectors(near[near >= 0]))),
-        }
-        return {**answer, "items": sample} if background else answer
+    async def history(self, query_id: str, n: int) -> list[str]:
+        """The query's latest clicked items, newest first."""
+        snapshot = self.snapshot
+        try:
+            columns = await self._known([query_id])
+        except StoreDown:
+            columns = None
+        seen = self.retriever.states(snapshot, [query_id], columns).seen[0][::-1][:n]
+        return [snapshot.corpus.ids[row] for row in seen.tolist()]
+
+    async def forget(self, query_id: str) -> None:
+        """Know nothing of a query any more that is of before now, here and in all that reads the topics.
+
+        Raises:
+            NotWritten: the broker did not take it. StoreDown: the online store did not. To do it again does no harm.
+        """
+        before = self.clock.now_ms()
+        async with self._forgetting:
+            try:
+                await self._read_back(await asyncio.to_thread(self.forget_writer.hide, [query_id], before))
+                await self.store.erase([query_id])
+                _, places = await asyncio.to_thread(self.forget_writer.forget, [query_id], before)
+                await self._read_back(places)
+            except (KafkaError, TimeoutError) as problem:
+                raise NotWritten(
+                    f"the broker did not acknowledge it ({type(problem).__name__}); send it again"
+                ) from problem
+
+    async def _read_back(self, places: Sequence[Any]) -> None:
+        async with asyncio.timeout(_PATIENCE_S):
+            while not all(self.forgotten.has_read(place.partition, place.offset) for place in places):
+                await asyncio.sleep(0.005)
 
     def progress(self) -> bytes | None:
         """What a replay last wrote of its hit rates (JSON), or None."""
@@ -207,54 +211,67 @@ class Service:
         except OSError:
             return None
 
+    def not_alive(self) -> str | None:
+        """Why the process should be replaced; None if it need not be."""
+        return next((reason for thread in self._threads if (reason := thread.broken)), None)
+
     def not_ready(self) -> str | None:
-        """Why the service is not ready to answer with fresh vectors, or None if it is."""
-        other = self._treatment
-        if other and other.follower and not (other.follower.caught_up and other.vectors.wait_caught_up(0)):
-            return f"the experiment's bundle {self.config.experiment.bundle} is catching up with the stream"
-        if not self.follower.caught_up:
-            behind = self.follower.error or f"{self.follower.lag} records behind"
-            return f"the index is catching up with the stream ({behind})"
-        try:
-            self.features.counts(["readiness"])
-        except StoreDown as error:
-            return f"the online store does not answer: {error}"
+        """Why the service should get no requests now; None if it can answer. A stale answer is better than none."""
+        if self.stopping:
+            return "the service is stopping"
+        readers = [self.forgotten, self.consumer, self.items, *(self._treatment.threads if self._treatment else ())]
+        behind = [reader for reader in readers if not getattr(reader, "caught_up", True)]
+        if behind and time.time() - self.started < self.config.swap_patience_s:
+            reader = behind[0]
+            return f"{reader.what} is being caught up with ({reader.error or getattr(reader, 'lag', None)} behind)"
+        limit, stale = self.config.ready_staleness_s, self.freshness.staleness_ms
+        if limit is not None and stale > 1000 * limit:
+            return f"clicks have waited for {stale / 1000:.1f} s, longer than ready_staleness_s allows"
         return None
 
     def status(self) -> dict:
-        served, follower = self.retriever.served, self.follower
-        manifest, corpus = served.bundle.manifest, served.corpus
+        consumer, corpus, bundle = self.consumer, self.snapshot.corpus, self.snapshot.bundle
+        manifest, freshness = bundle.manifest, self.freshness
         return {
             "bundle": {
                 "version": manifest.version,
                 "dataset": manifest.dataset,
                 "created": manifest.created.isoformat(),
                 "cut": manifest.cut_ms,
-                "queries": len(served.bundle.queries.ids),
+                "queries": len(bundle.queries.ids),
+                "excludes_seen": manifest.excludes_seen,
                 "metrics": manifest.metrics,
-                "preparing": self._watch.preparing,
-                "refused": self._watch.refused,
+                "preparing": self._watcher.preparing,
+                "refused": self._watcher.refused,
             },
             "index": {
                 "kind": corpus.index.kind,
                 "items": len(corpus),
-                "probes": None if corpus.index.kind == "exact" else corpus.index.probes,
+                "dimension": corpus.index.dimension,
+                "probes": corpus.index.probes,
                 "updates": corpus.updates,
                 "rebuilding": corpus.index.rebuilding,
+                "held": corpus.held_count,
             },
             "stream": {
-                "caught_up": follower.caught_up,
-                "lag": follower.lag,
-                "delay_ms": follower.delay_ms,
-                "applied": follower.applied,
-                "foreign": follower.foreign,
-                "unreadable": follower.unreadable,
-                "error": follower.error,
+                "staleness_ms": freshness.staleness_ms,
+                "waiting_ms": freshness.waiting_ms,
+                "members": freshness.members,
+                "caught_up": consumer.caught_up,
+                "lag": consumer.lag,
+                "delay_ms": consumer.delay_ms,
+                "applied": consumer.applied,
+                "foreign": consumer.foreign,
+                "set_aside": consumer.set_aside,
+                "set_aside_last": list(consumer.set_aside_last),
+                "error": freshness.error or consumer.error,
                 "newest_event": corpus.newest_event,
             },
+            "store": {"down": self.store.down},
             "clock": {"now": self.clock.now_ms(), "replay": self.clock.replay},
             "load": {
-                "pending": self.desk.pending,
+                "pending": self.batcher.pending,
+                "held": self.batcher.held,
                 "answered": self.retriever.answered,
                 "clicks_posted": self.clicks.posted,
             },
@@ -265,23 +282,82 @@ class Service:
                 "failures": self.experiment.failures,
             },
             "impressions": {"written": self.impressions.written, "dropped": self.impressions.dropped},
+            "threads": {thread.what: thread.failures for thread in self._threads},
             "seconds": {step: round(spent, 3) for step, spent in self.retriever.seconds.items()},
             "uptime_s": round(time.time() - self.started, 1),
         }
 
-    def _plane_of(self, served: Served) -> tuple[Plane, list]:
-        """The map's plane, fitted once a bundle, and a sample of items on it."""
-        if self._plane is None or self._plane[0] != served.version:
-            rows = served.corpus.index.rows()
-            rng = np.random.default_rng(0)
-            fitted = rng.choice(rows, min(len(rows), 20_000), replace=False) if len(rows) else rows
-            queries = served.bundle.queries.vectors
-            some = queries[rng.choice(len(queries), min(len(queries), 20_000), replace=False)]
-            plane = fit_plane(served.corpus.index.vectors(fitted), some)
-            shown = plane.of_items(served.corpus.index.vectors(fitted[:_BACKGROUND]))
-            self._plane = (served.version, plane, _rounded(shown))
-        return self._plane[1], self._plane[2]
+    @property
+    def _threads(self) -> list[Background]:
+        treatment = self._treatment.threads if self._treatment else []
+        return [self.consumer, self.items, self.forgotten, self.impressions, self.freshness, self._watcher, *treatment]
 
+    def _treat(self) -> Treatment | None:
+        """What an experiment's treatment needs.
 
-def _rounded(points: np.ndarray) -> list[list[float]]:
-    return np.round(points, 4).tolist()
+        Raises:
+            BundleError: there is no such bundle. ContractError: it does not fit the registered services.
+        """
+        config = self.config.experiment
+        if config is None:
+            return None
+        if config.bundle is None:
+            return Treatment(self.retriever if config.ranking == "model" else Popularity(self.retriever))
+        running = self._load(BundleStore(self._home / "bundles").load(config.bundle))
+        vectors = QueryVectors(self._kafka, config.bundle)
+        other = Retriever(running.snapshot, self.clock, vectors)
+        return Treatment(Popularity(other) if config.ranking == "popularity" else other, running.consumer, vectors)
+
+    def _load(self, bundle: Bundle) -> Running:
+        """Raises:
+        ContractError: the registered feature services are not those that the bundle was trained with.
+        """
+        check_services(self._feast, bundle.manifest)
+        snapshot = Snapshot.of(bundle, self.config)
+        self._corpora.add(snapshot.corpus)
+        self.items.put_on(snapshot.corpus)
+        self._tables.add(snapshot.queries)
+        self.forgotten.put_on(snapshot.queries)
+        return Running(snapshot, ItemVectorConsumer(snapshot.corpus, self._kafka))
+
+    def _prepare(self, bundle: Bundle) -> Running:
+        running = self._load(bundle)
+        running.consumer.start()
+        return running
+
+    def _swap(self, running: Running) -> None:
+        metrics.SERVED.labels(self.snapshot.version).set(0)
+        self.retriever.snapshot = running.snapshot  # from here on requests are answered by it
+        self.consumer = running.consumer
+        self._tell(running.snapshot)
+
+    def _tell(self, snapshot: Snapshot) -> None:
+        metrics.SERVED.labels(snapshot.version).set(1)
+        metrics.CUT.set(snapshot.bundle.manifest.cut_ms / 1000)
+
+    def _look_at(self) -> Serving:
+        return Serving(self.snapshot.version, self.snapshot.bundle.manifest.offsets, self.consumer.positions)
+
+    def _in_shadow(self, answer: Answer) -> None:
+        answer_id = AnswerId.parse(self.answer_id(answer))
+        self.impressions.note(answer_id.impression(answer.query_id, answer.items, shown=False))
+
+    async def _known(self, ids: Sequence[str]) -> Columns:
+        """What the online store knows of some queries and may still be said.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        return await self.forgotten.held_back(ids, self.store.queries)
+
+    async def _folded(self, tokens: set[Token]) -> set[Token]:
+        """Of some clicks, those that count in the online store, and in the treatment's vectors if it has its own.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        cut = self.snapshot.bundle.manifest.offsets
+        next_ = {**cut, **await self.store.progress({token.partition for token in tokens})}
+        folded = {token for token in tokens if next_.get(token.partition, 0) > token.offset}
+        vectors = self._treatment.vectors if self._treatment else None
+        return folded if vectors is None or vectors.broken else folded & vectors.folded(folded)

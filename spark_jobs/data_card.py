@@ -6,6 +6,7 @@ import duckdb
 import numpy as np
 
 from feature_repo.card import DatasetCard, Field_
+from training.training_set import PROFILE
 
 
 def gini(counts: np.ndarray) -> float:
@@ -33,54 +34,66 @@ def describe(folder: Path, card: DatasetCard, before: dict | None) -> dict:
     """Counts, imbalance, coverage and drift of a training set.
 
     Args:
-        folder: With ``positives/``, ``test/``, ``corpus/`` and both states.
+        folder: With the set's tables.
         before: The data card of the last set, or None.
     """
     sql = duckdb.connect(config={"memory_limit": "1GB", "threads": 2})
-    sources = {name: f"read_parquet('{folder / name}/**/*.parquet')" for name in ("positives", "test", "corpus")}
-    sources |= {side: f"read_parquet('{folder / f'{side}_state.parquet'}/*.parquet')" for side in ("query", "item")}
+    sources = {name: f"read_parquet('{folder / name}/**/*.parquet')" for name in ("clicks", "test", "queries", "items")}
 
     def one(query: str) -> tuple:
-        return sql.execute(query.format(**sources)).fetchone()
+        return sql.execute(query.format(**sources)).fetchone() or ()
 
-    clicks = sql.execute("SELECT clicks FROM {corpus}".format(**sources)).fetchnumpy()["clicks"]
+    counted = sql.execute("SELECT item, count(*) AS n FROM {clicks} GROUP BY 1".format(**sources)).fetchnumpy()["n"]
     rows, queries, first, last = one(
-        "SELECT count(*), count(DISTINCT query_id), min(event_time), max(event_time) FROM {positives}"
+        "SELECT count(*), count(DISTINCT query), min(event_time), max(event_time) FROM {clicks}"
     )
+    items = one("SELECT count(*) FROM {items}")[0]
     found = {
         "rows": rows,
-        "dropped": int(clicks.sum()) - rows,
         "first_click": first,
         "last_click": last,
         "window_queries": queries,
-        "window_items": int((clicks > 0).sum()),
-        "items_never_clicked": int((clicks == 0).sum()),
-        "item_gini": gini(clicks[clicks > 0]),
-        "largest_item_share": float(clicks.max(initial=0) / max(clicks.sum(), 1)),
-        "queries": one("SELECT count(*) FROM {query}")[0],
-        "items": one("SELECT count(*) FROM {item}")[0],
+        "window_items": len(counted),
+        "items_never_clicked": items - len(counted),
+        "item_gini": gini(counted),
+        "largest_item_share": float(counted.max(initial=0) / max(rows, 1)),
+        "queries": one("SELECT count(*) FROM {queries}")[0],
+        "items": items,
+        "clicks_without_negatives": one("SELECT count(*) FROM {clicks} WHERE negatives[1] < 0")[0],
         "test_clicks": one("SELECT count(*) FROM {test}")[0],
-        "test_clicks_known_query": one("SELECT count(*) FROM {test} WHERE query_id IN (SELECT id FROM {query})")[0],
-        "test_clicks_known_item": one("SELECT count(*) FROM {test} WHERE item_id IN (SELECT id FROM {item})")[0],
+        "test_clicks_known_query": one("SELECT count(*) FROM {test} WHERE query_id IN (SELECT id FROM {queries})")[0],
+        "test_clicks_known_item": one("SELECT count(*) FROM {test} WHERE item_id IN (SELECT id FROM {items})")[0],
     }  # fmt: skip
-    for side in ("query", "item"):
+    for side, table in (("query", "queries"), ("item", "items")):
         found[f"{side}_features_filled"] = {
-            name: one(f"SELECT coalesce(avg(({_filled(name, field)})::int), 0) FROM {{{side}}}")[0]
+            name: one(f"SELECT coalesce(avg(({_filled(name, field)})::int), 0) FROM {{{table}}}")[0]
             for name, field in getattr(card, side).features.items()
         }
     if card.item.category:
-        counted = sql.execute(
-            "SELECT category, sum(clicks) FROM {corpus} WHERE category IS NOT NULL GROUP BY 1 ORDER BY 1".format(
+        category = _column(card.item.category)
+        if card.item.features[card.item.category].kind == "categories":
+            category += "[1]"
+        items = "SELECT row_number() OVER () - 1 AS item, * FROM {items}"
+        clicks = f"SELECT {category} AS category FROM {{clicks}} JOIN ({items}) USING (item)"
+        named = sql.execute(
+            f"SELECT category, count(*) FROM ({clicks}) WHERE category IS NOT NULL GROUP BY 1 ORDER BY 1".format(
                 **sources
             )
         ).fetchall()
-        found |= _categories({name: int(count) for name, count in counted}, int(clicks.sum()), before)
+        found |= _categories({name: int(count) for name, count in named}, rows, before)
     sql.close()
     return found
 
 
+def _column(name: str) -> str:
+    """A profile column in SQL: a feature may have any name."""
+    quoted = (PROFILE + name).replace('"', '""')
+    return f'"{quoted}"'.replace("{", "{{").replace("}", "}}")
+
+
 def _filled(name: str, field: Field_) -> str:
-    return f"len({name}) > 0" if field.kind == "categories" else f"{name} IS NOT NULL"
+    column = _column(name)
+    return f"len({column}) > 0" if field.kind == "categories" else f"{column} IS NOT NULL"
 
 
 def _categories(counts: dict[str, int], total: int, before: dict | None) -> dict:

@@ -1,262 +1,242 @@
 """The click lake: every click once, as Parquet by landing and event day.
 
 ``lake/clicks/landing=<name>/date=<YYYY-MM-DD>/*.parquet``, where a date is the first of a card's day. A landing (an
-import of log files, or one micro-batch of the Kafka topic) replaces its own folder whole, so that landing it again
-changes nothing, and holds each event once. Late clicks lie under the day of their event. A date that several landings
-share is compacted into one by :func:`compact`; until then readers drop an event that landed twice.
+import of log files, or a range of the Kafka topic: :mod:`spark_jobs.land_kafka`) replaces its own folder whole, so that
+landing it again changes nothing, and holds each event once. Late clicks lie under the day of their event. A date that
+several landings of Kafka share is compacted into one by :func:`compact`; until then readers drop an event that landed
+twice. Landings of log files (``log-…``: :mod:`spark_jobs.land_log`) leave out what the lake has, and stay as they are.
+No landing holds clicks that are forgotten (:mod:`spark_jobs.forgotten`); what landed before is rewritten
+(:mod:`spark_jobs.forget`).
 """
 
 import hashlib
 import re
 import shutil
-from datetime import UTC, datetime
-from functools import reduce
+from collections.abc import Iterable
+from datetime import date, datetime, timedelta
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyspark.errors import StreamingQueryException
-from pyspark.sql import Column, DataFrame, SparkSession
-from pyspark.sql import Window as Over
+from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
-from pyspark.sql import types as T
 
-from feature_repo.card import CardError, Clicks, DatasetCard
-from feature_repo.click_event import EARLIEST_MS, LATEST_MS
-from feature_repo.source import SPAN_MS, UNIT_MS
-from spark_jobs.days import day_column
-from spark_jobs.lock import only_one
-from spark_jobs.tables import replace
+from feature_repo.atomic import atomic_write
+from feature_repo.card import CardError, DatasetCard
+from feature_repo.event_rule import EventRule
+from model.click import EARLIEST_MS, LATEST_MS
+from model.newest_day import DayCount
+from model.windows import begins, day_of
+from spark_jobs.day_column import day_column
+from spark_jobs.forgotten import known, leave_out
 
-COLUMNS = ("event_id", "query_id", "item_id", "event_time", "partition", "offset")
+COLUMNS = ("event_id", "query_id", "item_id", "event_time", "partition", "offset", "event_type", "value", "position")
+PARTS_A_DAY = 24
+ALWAYS = COLUMNS[:6]  # what every file has had from the first version of the lake on
 
 
 class LakeError(RuntimeError):
     """The click lake cannot be used as it is. The message says why and what to do."""
 
 
-def _valid() -> Column:
+def valid() -> Column:
     ids = [F.length(name).between(1, 256) for name in ("event_id", "query_id", "item_id")]
     return F.coalesce(ids[0] & ids[1] & ids[2] & F.col("event_time").between(EARLIEST_MS, LATEST_MS - 1), F.lit(False))
 
 
-def _clicks_of(spark: SparkSession, file: str, spec: Clicks) -> DataFrame:
-    raw = (
-        spark.read.parquet(file) if file.endswith(".parquet") else spark.read.csv(file, sep=spec.separator, header=True)
-    )
-    missing = [name for name in (spec.query, spec.item, spec.time) if name not in raw.columns]
-    if missing:
-        raise CardError(f"{file} lacks the column {', '.join(missing)}; it has: {', '.join(raw.columns)}")
-    query, item, time = (F.col(f"`{name}`") for name in (spec.query, spec.item, spec.time))
-    if spec.time_unit == "date":
-        time_ms = F.unix_millis(F.to_timestamp(time))
-    else:
-        time_ms = F.round(time.try_cast("double") * UNIT_MS[spec.time_unit]).cast("long")
-    return raw.select(
-        query.cast("string").alias("query_id"), item.cast("string").alias("item_id"), time_ms.alias("event_time")
-    )
-
-
-def read_log(spark: SparkSession, card: DatasetCard, folder: Path) -> DataFrame:
-    """The clicks of the log files that a card describes. An event's id is the hash of its query, item and time.
-
-    A log of positions gets moments of the first day that there can be: see :func:`_side_by_side`.
-
-    Raises:
-        CardError: a file or a column is missing.
-    """
-    spec = card.clicks
-    paths = [spec.path] if isinstance(spec.path, str) else spec.path
-    files = [str(file) for pattern in paths for file in sorted(folder.glob(pattern))]
-    if not files:
-        raise CardError(f"no file {', '.join(paths)} in {folder}; the dataset card names it")
-    # Each file by itself: their columns may be of other types or in another order.
-    clicks = reduce(DataFrame.unionByName, [_clicks_of(spark, file, spec) for file in files])
-    clicks = clicks.select(
-        F.md5(F.concat_ws("\x1f", *clicks.columns)).alias("event_id"),
-        "*",
-        F.lit(None).cast("int").alias("partition"),
-        F.lit(None).cast("long").alias("offset"),
-    )
-    return _side_by_side(clicks) if spec.time_unit == "position" else clicks
-
-
-def _side_by_side(clicks: DataFrame) -> DataFrame:
-    """Clicks whose times are positions, with moments of one common span, over which each query's clicks are spread: as
-    ``dat evaluate`` spreads them, but for where in step each query begins, which is a hash of its id here.
-    """
-    query = Over.partitionBy("query_id")
-    number = F.row_number().over(query.orderBy("event_time", "item_id")) - 1
-    step = F.pmod(F.xxhash64("query_id"), F.lit(1 << 20)) / (1 << 20)
-    moment = F.floor((number + step) / F.count("*").over(query) * SPAN_MS).cast("long") + EARLIEST_MS
-    return clicks.withColumn("event_time", F.when(F.col("event_time").isNotNull(), moment))
-
-
-def count_valid(clicks: DataFrame) -> tuple[int, int, pd.DataFrame]:
-    """How many clicks there are, how many of them can be landed, and a few that cannot."""
-    total, valid = clicks.agg(F.count("*"), F.count_if(_valid())).first()
-    bad = clicks.where(~_valid()).select("query_id", "item_id", "event_time").limit(3)
-    return total, valid, bad.toPandas() if valid < total else pd.DataFrame()
-
-
 def _once(clicks: DataFrame, *within: str) -> DataFrame:
-    """Each event once. Which row of it is kept must not depend on the order of reading: the greatest, so that one that
-    knows its place in Kafka goes before one that does not (null sorts first).
+    """Each event once. Which row of it is kept must not depend on the order of reading: the earliest that knows its
+    place in Kafka, as the stream counts the first and drops the rest; a row of a log file only where there is none.
     """
-    once = clicks.groupBy(*within, "event_id").agg(F.max(F.struct(*COLUMNS[1:])).alias("click"))
+    place = F.struct(F.col("offset").isNull(), "offset", *COLUMNS[1:-1])
+    once = clicks.groupBy(*within, "event_id").agg(F.min_by(F.struct(*COLUMNS[1:]), place).alias("click"))
     return once.select(*within, "event_id", "click.*")
 
 
 def land(clicks: DataFrame, card: DatasetCard, lake: Path, landing: str) -> None:
-    """Write a landing's valid clicks by event date, in place of what it wrote before."""
-
-    def write(folder: Path) -> None:
-        dated = clicks.where(_valid()).withColumn("date", day_column(card, F.col("event_time")))
-        by_date = _once(dated, "date").repartition("date").sortWithinPartitions("date", "event_time", "event_id")
-        by_date.write.partitionBy("date").parquet(str(folder))
-
-    replace(lake / f"landing={landing}", write)
+    """Write a landing's valid clicks by event date, in place of what it wrote before; none that are forgotten."""
+    dated = clicks.where(valid()).withColumn("date", day_column(card, F.col("event_time")))
+    by_date = spread(_once(dated, "date"), card).sortWithinPartitions("date", "event_time", "event_id")
+    with atomic_write(lake / f"landing={landing}") as folder:
+        write_counted(by_date, folder)
+        leave_out(folder, known(lake))
 
 
-def land_kafka(
-    spark: SparkSession, card: DatasetCard, bootstrap: str, topic: str, lake: Path, checkpoint: Path,
-    every: str | None = None, at_most: int = 2_000_000,
-) -> None:  # fmt: skip
-    """Land what has arrived on the click topic since the last time: exactly once, over restarts.
+def spread(rows: DataFrame, card: DatasetCard) -> DataFrame:
+    """Rows by parts of a day, which Spark puts together where they are small: no task holds a whole day of a large log,
+    and a day of a small one is one file."""
+    return rows.repartition(F.floor(F.col("event_time") / F.lit(max(1, card.day_ms // PARTS_A_DAY))))
 
-    The checkpoint numbers the micro-batches and fixes their offsets before they are read; a batch that is run again
-    after a crash has the same number and replaces its own landing.
 
-    Args:
-        every: Stay, and land what is new this often (``1 minute``); None: land what there is, and return.
-        at_most: Records in one micro-batch, which bounds the memory that a backlog takes.
+def write_counted(rows: DataFrame, folder: Path) -> int:
+    """Write rows by their ``date``, and read back how many there are; returns that.
 
     Raises:
-        LakeError: Kafka no longer has what comes next, or cannot be read.
+        LakeError: it is another number than Spark has written.
     """
-    schema = T.StructType(
-        [T.StructField(name, T.StringType()) for name in ("event_id", "query_id", "item_id")]
-        + [T.StructField("event_time", T.LongType())]
-    )
-    stream = (
-        spark.readStream.format("kafka")
-        .option("kafka.bootstrap.servers", bootstrap)
-        .option("kafka.isolation.level", "read_committed")
-        .option("subscribe", topic)
-        .option("startingOffsets", "earliest")
-        .option("maxOffsetsPerTrigger", at_most)
-        .load()
-    )
-    parsed = stream.select(F.from_json(F.col("value").cast("string"), schema).alias("click"), "partition", "offset")
-    flat = parsed.select("click.*", "partition", "offset").where(F.col("event_id").isNotNull())
-
-    def write(batch: DataFrame, number: int) -> None:
-        land(batch, card, lake, f"kafka-{number:09d}")
-
-    trigger = {"processingTime": every} if every else {"availableNow": True}
-    query = (
-        flat.writeStream.foreachBatch(write).option("checkpointLocation", str(checkpoint)).trigger(**trigger).start()
-    )
-    try:
-        query.awaitTermination()
-    except StreamingQueryException as error:
+    counted = Observation()
+    counted_rows = rows.observe(counted, F.count(F.lit(1)).alias("rows"))
+    counted_rows.write.partitionBy("date").parquet(str(folder))
+    found = sum(pq.read_metadata(file).num_rows for file in folder.glob("date=*/*.parquet"))
+    if found != counted.get["rows"]:
         raise LakeError(
-            f"the topic {topic} at {bootstrap} could not be landed: {str(error).splitlines()[0]}"
-        ) from error
-    finally:
-        query.stop()
+            f"Spark wrote {counted.get['rows']:,} clicks and {found:,} are in {folder.parent}, so nothing was landed: "
+            "its executors need the home folder at the same path"
+        )
+    return found
 
 
-def land_new(
-    spark: SparkSession, card: DatasetCard, home: Path, bootstrap: str, topic: str, every: str | None = None,
-    at_most: int = 2_000_000,
-) -> bool:  # fmt: skip
-    """:func:`land_kafka` into a home's lake, then :func:`compact`; one process at a time.
-
-    Returns:
-        Whether it was ours to do: False where another process lands the topic already (``dat lake --follow``).
-    """
-    lake = home / "lake" / "clicks"
-    with only_one(home / "lake" / "lock") as ours:
-        if ours:
-            land_kafka(spark, card, bootstrap, topic, lake, home / "lake" / "checkpoint", every, at_most)
-            compact(spark, lake)
-    return ours
-
-
-def compact(spark: SparkSession, lake: Path) -> int:
+def compact(spark: SparkSession, card: DatasetCard, lake: Path) -> int:
     """Make one sorted landing of every date that several share; returns how many dates that were.
 
     The new landing has a name of its own and appears whole; only then are the date's older ones deleted. A crash in
     between leaves events that landed twice, which readers drop and the next compaction removes.
     """
-    crowded = {date: landings for date, landings in _landings(lake).items() if len(landings) > 1}
+    topic = {date: [name for name in names if not _of_log(name)] for date, names in landings(lake).items()}
+    crowded = {date: names for date, names in topic.items() if len(names) > 1}
     numbers = [int(found[1]) for path in lake.glob("landing=*") if (found := re.fullmatch(_COMPACTED, path.name))]
     target = lake / f"landing=compacted-{max(numbers, default=0) + 1:06d}"
-    for date, landings in sorted(crowded.items()):
-        once = _once(_read(spark, [lake / landing / date for landing in landings]))
-        final = target / date
-        replace(
-            final,
-            lambda folder, once=once: (
-                once.coalesce(1).sortWithinPartitions("event_time", "event_id").write.parquet(str(folder))
-            ),
-        )
-        for landing in landings:
-            shutil.rmtree(lake / landing / date)
-            # The log's folder stays, empty: it says that the log has landed.
-            if landing != "landing=log" and not any((lake / landing).glob("date=*")):
-                shutil.rmtree(lake / landing)
+    for day, names in sorted(crowded.items()):
+        once = _once(_read(spark, lake, [lake / name / day for name in names]))
+        with atomic_write(target / day) as folder:
+            spread(once, card).sortWithinPartitions("event_time", "event_id").write.parquet(str(folder))
+            leave_out(folder, known(lake))
+        for name in names:
+            shutil.rmtree(lake / name / day)
+            if not any((lake / name).glob("date=*")):
+                shutil.rmtree(lake / name)
     return len(crowded)
 
 
 _COMPACTED = r"landing=compacted-(\d+)"
 
 
-def _landings(lake: Path) -> dict[str, list[str]]:
-    """The landings of each date: ``{"date=2023-11-15": ["landing=log", …]}``."""
+def landings(lake: Path) -> dict[str, list[str]]:
+    """The landings of each date that the lake keeps: ``{"date=2023-11-15": ["landing=log-000001", …]}``."""
     found: dict[str, list[str]] = {}
+    last = f"date={retired(lake)}"
     for path in sorted(lake.glob("landing=*/date=*")):
-        found.setdefault(path.name, []).append(path.parent.name)
+        if path.name > last:
+            found.setdefault(path.name, []).append(path.parent.name)
     return found
+
+
+def retired(lake: Path) -> str:
+    """The last date whose clicks :func:`retire` has deleted; empty: none was."""
+    mark = lake / _RETIRED
+    return mark.read_text() if mark.is_file() else ""
+
+
+def retire(lake: Path, card: DatasetCard, moment_ms: int) -> list[str]:
+    """Delete the clicks of all dates that end before a moment; returns the dates. Clicks that come later for such a
+    date are not kept either."""
+    last = (day_of(card, moment_ms) - timedelta(milliseconds=card.day_ms)).isoformat()
+    old = [name for name in landings(lake) if name <= f"date={last}"]
+    if old:
+        with atomic_write(lake / _RETIRED) as staging:
+            staging.write_text(last)
+    for path in lake.glob("landing=*/date=*"):
+        if path.name <= f"date={retired(lake)}":
+            shutil.rmtree(path)
+    return [name.removeprefix("date=") for name in old]
+
+
+_RETIRED = "retired"
+
+
+def _of_log(landing: str) -> bool:
+    return landing.startswith("landing=log-")
 
 
 def dates(lake: Path) -> list[str]:
     """The dates that have clicks, ``YYYY-MM-DD``, in order."""
-    return sorted(date.removeprefix("date=") for date in _landings(lake))
+    return sorted(date.removeprefix("date=") for date in landings(lake))
+
+
+def files_of(lake: Path, since: str = "") -> list[Path]:
+    """The files of the dates from one on, in order of landing and date."""
+    folders = sorted(
+        lake / name / day for day, names in landings(lake).items() if day >= f"date={since}" for name in names
+    )
+    return [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
+
+
+def day_counts(lake: Path, newest: int) -> list[DayCount]:
+    """The newest dates that have clicks, in order, with how many and the last one's time."""
+    counts: dict[str, tuple[int, int]] = {}
+    for file in files_of(lake, (["", *dates(lake)])[-newest:][0]):
+        count, last = counts.get(file.parent.name, (0, 0))
+        metadata = pq.read_metadata(file)
+        counts[file.parent.name] = count + metadata.num_rows, max(last, _last(file, metadata))
+    days = sorted((name.removeprefix("date="), *found) for name, found in counts.items() if found[0])
+    return [(date.fromisoformat(day), count, last) for day, count, last in days]
+
+
+def _last(file: Path, metadata: pq.FileMetaData) -> int:
+    """The time of a file's last click, which its end tells."""
+    at = metadata.schema.names.index("event_time")
+    ends = [metadata.row_group(number).column(at).statistics for number in range(metadata.num_row_groups)]
+    if all(found is not None and found.has_min_max for found in ends):
+        return max((found.max for found in ends), default=0)
+    times = pq.read_table(file, columns=["event_time"], partitioning=None)["event_time"]
+    return pc.max(times).as_py() or 0
 
 
 def fingerprints(lake: Path) -> dict[str, str]:
     """What the files of each date are, by name and size: a file's name is its own, and files do not change."""
     found: dict[str, list] = {}
-    for file in sorted(lake.glob("landing=*/date=*/*.parquet")):
+    for file in files_of(lake):
         found.setdefault(file.parent.name.removeprefix("date="), []).append((file.name, file.stat().st_size))
     return {date: hashlib.sha256(repr(files).encode()).hexdigest()[:16] for date, files in found.items()}
 
 
-def before(dates: dict[str, str], moment_ms: int) -> dict[str, str]:
+def before(card: DatasetCard, dates: dict[str, str], moment_ms: int) -> dict[str, str]:
     """Those of some dates that begin before a moment."""
-    until = datetime.fromtimestamp(moment_ms / 1000, UTC)
-    return {date: of for date, of in dates.items() if datetime.fromisoformat(date).replace(tzinfo=UTC) < until}
+    return {day: of for day, of in dates.items() if begins(card, datetime.fromisoformat(day)) < moment_ms}
 
 
-def _read(spark: SparkSession, folders: list[Path]) -> DataFrame:
+def read_rows(spark: SparkSession, lake: Path) -> DataFrame | None:
+    """All rows of all landings, events that landed twice included; None if nothing has landed."""
+    folders = [lake / name / date for date, names in landings(lake).items() for name in names]
+    return _read(spark, lake, folders) if folders else None
+
+
+def _read(spark: SparkSession, lake: Path, folders: list[Path]) -> DataFrame:
+    """Rows with their ``date``, by which Spark passes over folders without a look at their files."""
     # The schema is given: Spark would take it from any one file, and read a column that others lack as null.
-    return spark.read.schema(_SCHEMA).parquet(*map(str, folders))
+    rows = spark.read.schema(_SCHEMA).option("basePath", str(lake)).parquet(*map(str, folders))
+    return rows.select(*COLUMNS, "date")
 
 
-_SCHEMA = "event_id string, query_id string, item_id string, event_time long, partition int, offset long"
+_SCHEMA = (
+    "event_id string, query_id string, item_id string, event_time long, partition int, offset long, event_type string, "
+    "value double, position long, landing string, date string"
+)
 
 
-def check_files(lake: Path) -> int:
-    """Look at the end of every file, which Parquet writes last; returns how many clicks they say they have.
+def weight(rule: EventRule) -> Column:
+    """What a click weighs by its type, as :func:`model.event_weights.weights_of` says it."""
+    kind, weights = F.col("event_type"), F.lit(1.0)
+    for name, weighs in rule.events.items():
+        weights = F.when(kind == name, F.lit(weighs)).otherwise(weights)
+    return weights.cast("float")
+
+
+def between(card: DatasetCard, start_ms: int, end_ms: int) -> Column:
+    """Which rows of :func:`read_lake` are of a span of time, its end exclusive; files of other dates are not opened."""
+    first, last = day_of(card, start_ms).isoformat(), day_of(card, end_ms - 1).isoformat()
+    return F.col("date").between(first, last) & F.col("event_time").between(start_ms, end_ms - 1)
+
+
+def check_files(files: Iterable[Path]) -> int:
+    """Look at the end of some files, which Parquet writes last; returns how many clicks they say they have.
 
     Raises:
         LakeError: a file is cut off or is not Parquet, or lacks a column.
     """
     clicks = 0
-    for file in sorted(lake.glob("landing=*/date=*/*.parquet")):
+    for file in files:
         try:
             metadata = pq.read_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
@@ -264,30 +244,55 @@ def check_files(lake: Path) -> int:
                 f"{file} is damaged ({str(error).splitlines()[0]}); delete it and land its clicks again"
             ) from None
         have = metadata.schema.names
-        missing = [name for name in COLUMNS if name not in have]
+        missing = [name for name in ALWAYS if name not in have]
         if missing:
             raise LakeError(f"{file} lacks the column {', '.join(missing)}; it has: {', '.join(have)}")
         clicks += metadata.num_rows
     return clicks
 
 
-def read_lake(spark: SparkSession, card: DatasetCard, lake: Path) -> DataFrame:
-    """All clicks, each event once, whatever landed it: columns ``COLUMNS``.
+def read_lake(spark: SparkSession, card: DatasetCard, lake: Path, signals: bool = False, since: str = "") -> DataFrame:
+    """All clicks, each event once, whatever landed it: columns ``COLUMNS``, ``date``, and ``weight``, what
+    each counts as.
 
-    Only dates that several landings share are searched for events that landed twice.
+    Only dates that landings of Kafka share with others are searched for events that landed twice.
+
+    Args:
+        signals: With the events that are a signal against their item.
+        since: The first date whose files are looked at before they are read: those before it were, when they were new.
 
     Raises:
         CardError: nothing has landed. LakeError: a file is damaged.
     """
-    landings = _landings(lake)
-    if not landings:
-        raise CardError(f"the click lake {lake} is empty; land a log first: dat nightly --data NAME")
+    found = landings(lake)
+    if not found:
+        raise CardError(
+            f"the click lake {lake} is empty: nothing has landed, or no row of the log was kept; `dat data check CARD` "
+            "tells what is in a log, and `dat nightly --data CARD` lands it"
+        )
     # A task holds its keys' clicks in memory, so there must be more tasks where there are more clicks.
-    spark.conf.set("spark.sql.shuffle.partitions", max(8, check_files(lake) // 500_000))
-    alone = [lake / names[0] / date for date, names in landings.items() if len(names) == 1]
-    shared = [lake / name / date for date, names in landings.items() if len(names) > 1 for name in names]
-    parts = [_read(spark, alone)] if alone else []
+    clicks_since = check_files(files_of(lake, since))
+    if not spark.sparkContext.getConf().contains("spark.sql.shuffle.partitions"):
+        partitions = max(spark.sparkContext.defaultParallelism, clicks_since // 500_000)
+        spark.conf.set("spark.sql.shuffle.partitions", partitions)
+    once = {date for date, names in found.items() if len(names) == 1 or all(map(_of_log, names))}
+    alone = [lake / name / date for date, names in found.items() if date in once for name in names]
+    shared = [lake / name / date for date, names in found.items() if date not in once for name in names]
+    parts = [_read(spark, lake, alone)] if alone else []
     if shared:
-        dated = _read(spark, shared).withColumn("date", day_column(card, F.col("event_time")))
-        parts.append(_once(dated, "date").drop("date"))
-    return parts[0].unionByName(parts[1]) if len(parts) == 2 else parts[0]
+        parts.append(_once(_read(spark, lake, shared), "date"))
+    clicks = parts[0].unionByName(parts[1]) if len(parts) == 2 else parts[0]
+    return clicks.where(counted(card.clicks.rule, signals)).withColumn("weight", weight(card.clicks.rule))
+
+
+def counted(rule: EventRule, signals: bool = False) -> Column:
+    """Which events are clicks; the topic brings whatever its producers call an event."""
+    kind, value = F.col("event_type"), F.col("value")
+    column = F.lit(True)
+    if rule.events:
+        column &= kind.isNull() | kind.isin(rule.clicks)
+    if rule.at_least is not None:
+        column &= value.isNull() | (value >= rule.at_least)
+    if signals and rule.against:
+        column |= F.coalesce(kind.isin(rule.against), F.lit(False))
+    return column

@@ -1,26 +1,62 @@
-"""The nightly job, from clicks to a published bundle. Safe to run twice: finished stages are not done again."""
+"""The nightly job, from clicks to a published bundle. Safe to run twice: finished stages are not done again.
 
+Its steps, in order:
+
+1. land new clicks in the lake, none that are forgotten :mod:`spark_jobs.land_log`, :mod:`spark_jobs.land_kafka`
+2. cut the window, and check its clicks                 :mod:`model.windows`, :mod:`spark_jobs.validate`
+3. write catalogues and activity for Feast              :mod:`spark_jobs.features`, :mod:`spark_jobs.activity`
+4. write the training set                               :mod:`spark_jobs.training_set`
+5. hold what the trainer reads to Feast                 :mod:`spark_jobs.feast_check`
+6. train, from the last bundle                          :mod:`training.trainer`
+7. evaluate on the test clicks                          :mod:`spark_jobs.train`
+8. judge                                                :mod:`spark_jobs.gate`
+9. publish, and load the catalogues online              :mod:`spark_jobs.publish`
+
+Each step writes whole or not at all; training goes on from its checkpoint; the night's record comes last.
+"""
+
+import hashlib
+import json
+import shutil
+from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import date
+from functools import partial
 from pathlib import Path
 
 from feast import FeatureStore
-from pyspark.sql import DataFrame
+from filelock import FileLock, Timeout
+from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
 from feature_repo.card import DatasetCard
-from spark_jobs import carry, features, lake, training_set, validate
-from spark_jobs.config import NightConfig
-from spark_jobs.days import Window, latest, window
-from spark_jobs.last_out import closing, cut_by, hold_out
-from spark_jobs.lock import only_one
-from spark_jobs.progress import Clock, Progress
-from spark_jobs.records import NightSummary
-from spark_jobs.renewal import Renewal
-from spark_jobs.session import spark_session
-from training.bundle import Shelf
-from training.shares import CategoryShares
+from feature_repo.store import service_fields
+from model.bundle import Bundle
+from model.bundle_store import BundleStore
+from model.newest_day import LOOKED_AT, newest_day
+from model.settings.night import NightConfig
+from model.settings.settings import DEFAULT_NEGATIVES
+from model.settings.updater import UpdaterConfig
+from model.windows import Window, day_of, latest, window
+from spark_jobs import activity, features, lake, land_kafka, land_log, mlflow_log, publish, run_log, train, training_set
+from spark_jobs.activity_snapshot import Activity, is_kept, snapshot
+from spark_jobs.data_card import describe
+from spark_jobs.feast_check import check_against_feast
+from spark_jobs.forget import rewrite
+from spark_jobs.gate import Evidence, Verdict, judge
+from spark_jobs.land_catalogue import land_catalogue
+from spark_jobs.leave_last_out import cut_by, lay_out, leave_last_out
+from spark_jobs.progress import Clock, Progress, steps
+from spark_jobs.run_log import NightSummary
+from spark_jobs.session import is_local, side_by_side, spark_session
+from spark_jobs.shared_home import check_shared
+from spark_jobs.validate import check_card, check_days, check_features, check_known, check_set
+from training.bring_up import at_cut
+from training.chosen import chosen
+from training.trained_model import TrainedModel
+from training.trainer import fit
+from training.training_set import TrainingSet
 
 SIDES = ("query", "item")
 
@@ -29,13 +65,29 @@ class NightError(RuntimeError):
     """The night cannot run as asked. The message says why and what to do."""
 
 
+@dataclass(frozen=True)
+class Cut:
+    """A night's clicks: to train on, those after them that belong to the bundle's state, and those to predict."""
+
+    span: Window
+    before: DataFrame
+    window: DataFrame
+    later: DataFrame
+    test: DataFrame
+    all_counted: bool
+    """Whether the lake has no click before the window that is not in the bundle's state."""
+
+
 @dataclass
 class Night:
     """The inputs of a run.
 
     Args:
+        config: With the card's model and negatives: :meth:`model.settings.settings.Settings.night_of`.
         log: The folder of the dataset's log files, or None to use what has landed.
-        bootstrap, topic: The Kafka topic to land new clicks from, or None. ``jars``: Spark's connector for it.
+        kafka: Where to land new clicks from, or None. ``jars``: Spark's connector for it.
+        before_publish: Called before a bundle goes into service. What is registered for the service changes here and
+            not earlier: until then it must be able to start on the bundle that it has.
     """
 
     home: Path
@@ -44,12 +96,17 @@ class Night:
     config: NightConfig
     progress: Progress
     log: Path | None = None
-    bootstrap: str | None = None
-    topic: str | None = None
+    kafka: UpdaterConfig | None = None
     jars: list[Path] = field(default_factory=list)
+    before_publish: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        self.clock, self.master = Clock(self.progress), ""
+        self.lake, self.offline = self.home / "lake" / "clicks", self.home / "offline"
+        self.bundles = BundleStore(self.home / "bundles")
 
     def run(self, day: date | None = None, again: bool = False) -> NightSummary:
-        """Land, compute features, build the training set, train, judge, publish, load online.
+        """Run all steps.
 
         Args:
             day: The test day; the window ends where it begins. None: that of the newest click.
@@ -59,95 +116,286 @@ class Night:
             NightError: another run holds the lock, or the window has no clicks.
         """
         lock = self.home / "nightly.lock"
-        with only_one(lock) as alone:
-            if not alone:
-                raise NightError(f"another nightly run holds {lock}; wait for it to end")
-            return self._run(day, again)
+        try:
+            with FileLock(lock, timeout=0):
+                return self._run(day, again)
+        except Timeout:
+            raise NightError(f"another nightly run holds {lock}; wait for it to end") from None
 
     def _run(self, day: date | None, again: bool) -> NightSummary:
-        clock = Clock(self.progress)
-        home, card, config = self.home, self.card, self.config
         with ExitStack() as stack:
-            with clock.stage("start Spark"):
-                spark = stack.enter_context(spark_session(config, home / "spark", self.jars))
-            clicks_folder = home / "lake" / "clicks"
-            if self.log and (again or not (clicks_folder / "landing=log").exists()):
-                with clock.stage("land the log in the click lake"):
-                    log = lake.read_log(spark, card, self.log)
-                    validate.check_log(*lake.count_valid(log), config.rules)
-                    lake.land(log, card, clicks_folder, "log")
-                    lake.compact(spark, clicks_folder)
-            if self.bootstrap and self.topic:
-                with clock.stage("land new clicks from Kafka"):
-                    lake.land_new(spark, card, home, self.bootstrap, self.topic, at_most=config.lake_batch)
-            clicks = lake.read_lake(spark, card, clicks_folder)
-            last_out = cut_by(card, config) == "last-out"
-            day = day or latest(card, clicks.agg(F.max("event_time")).first()[0], last_out)
-            span = window(card, day, config.window_days or card.window_days)
-            span = closing(span, clicks) if last_out else span
-            folder = training_set.folder_of(home, day)
-            done = training_set.data_card(folder)
-            asked = {"start": span.start, "cut": span.cut, "negatives": config.negatives, "seed": config.seed}
-            asked |= {"negative_mix": config.negative_mix.model_dump(), "cut_by": cut_by(card, config)}
-            made = done is not None and all(done.get(key) == value for key, value in asked.items())
-            renewal = Renewal(home, card, self.store, config, clock)
-            if made and not again and (record := renewal.finished(day, done)):
+            with self.clock.stage("start Spark"):
+                spark = stack.enter_context(spark_session(self.config, self.home / "spark", self.jars))
+            self.master = spark.sparkContext.master or ""
+            check_shared(spark, self.home)
+            self._land(spark, again)
+            day = day or self._newest_day()
+            folder, made_from = training_set.folder_of(self.home, day), self._made_from(day)
+            card = training_set.data_card(folder)
+            finished = card if card is not None and card["made_from"] == made_from else None
+            if finished and not again and (record := self._finished(day, finished)):
                 return record
-            if again or not made or not training_set.has_rows(folder):
-                in_window = F.col("event_time").between(span.start, span.cut - 1)
-                known, test = clicks, clicks.where(F.col("event_time").between(span.cut, span.end - 1))
-                if last_out:
-                    known, test = hold_out(clicks, span)
-                if known.where(in_window).limit(1).count() == 0:
-                    raise NightError(f"the lake has no clicks in the window before {day}; choose another --date")
-                with clock.stage("check the clicks"):
-                    validate.check_days(known, span, card, config.rules)
-                profiles, shares = self._features(known, span, clock)
-                with clock.stage("sample negatives"):
-                    training_set.sample(known, test, profiles, card, span, config, folder, home / "offline")
-                rows = known.where(in_window).count()
-                with clock.stage("join features as of each click", rows) as advance:
-                    training_set.join(self.store, card, span, config, folder, advance, shares, spark)
-            offsets = _offsets(clicks, span.cut)
-        return renewal.run(day, folder, offsets, again)
+            if again or not finished or not training_set.has_rows(folder):
+                self._build(self._cut(spark, day), folder, made_from)
+        return self._train_and_publish(day, folder, again)
 
-    def _features(
-        self, clicks: DataFrame, span: Window, clock: Clock
-    ) -> tuple[dict[str, DataFrame], CategoryShares | None]:
-        """Write the histories of profiles and activity; returns the catalogues, and what is counted by category."""
-        offline, card, profiles = self.home / "offline", self.card, {}
-        with clock.stage("compute features as of their time"):
+    def _land(self, spark: SparkSession, again: bool) -> None:
+        if self.log:
+            with self.clock.stage("land what is new in the log"):
+                cluster = None if is_local(spark) else spark
+                landing = land_log.land_log(self.card, self.log, self.lake, self.config.rules, again, cluster)
+            for line in landing.lines() if landing else ():
+                self.progress.tell(line)
             for side in SIDES:
-                profiles[side] = features.read_profiles(clicks.sparkSession, card, self._catalogue(), side)
-                features.write_history(profiles[side], offline, f"{side}_profile")
-            shelf = Shelf(self.home / "bundles")
-            parent = shelf.ancestor(span.cut)
-            inherited = shelf.manifest(parent).query.shares if parent else None
-            before = clicks.where(F.col("event_time") < span.cut)
-            shares = features.category_shares(before, profiles["item"], card, inherited)
-            landed, go_on = self.home / "lake" / "clicks", cut_by(card, self.config) == "day"
-            carry.write(clicks, landed, offline, card, profiles["item"], shares, span.start, go_on)
-        with clock.stage("check the features"):
-            validate.check_features(offline, card, shares)
-            in_window = before.where(F.col("event_time") >= span.start)
-            validate.check_known(in_window, profiles["item"], card, self.config.rules)
-        return profiles, shares
+                for problem in land_catalogue(self.card, self.log, side, self._catalogue(side)).problems:
+                    self.progress.tell(problem)
+        if self.kafka:
+            with self.clock.stage("land new clicks from Kafka"):
+                land_kafka.land_new(spark, self.card, self.home, self.kafka, at_most=self.config.lake_batch)
+        for line in rewrite(self.home).lines():
+            self.progress.tell(line)
+        spark.catalog.clearCache()  # a session that an earlier night used knows files by their folders' names
 
-    def _catalogue(self) -> Path:
-        if self.log is None and any(getattr(self.card, side).table for side in SIDES):
-            raise NightError("the dataset card names catalogue tables; say where they are with --log")
-        return self.log or self.home
+    def _made_from(self, day: date) -> str:
+        """A hash of all that a training set depends on: the lake, the cut, the card, the catalogues, the settings."""
+        config, card = self.config, self.card
+        catalogues = [training_set.sha256(self._catalogue(side)) for side in SIDES]
+        known = [
+            self._dates(day), land_kafka.offsets_at(self.lake, day), card.model_dump(mode="json"),
+            catalogues, cut_by(card, config), config.window_days,
+            config.negatives, config.seed, config.log_state,
+        ]  # fmt: skip
+        return hashlib.sha256(json.dumps(known).encode()).hexdigest()
 
+    def _dates(self, day: date) -> dict[str, str]:
+        """The fingerprints of the lake's dates, less those that a night of this day deletes."""
+        found = lake.fingerprints(self.lake)
+        if self.config.keep_days is None:
+            return found
+        gone = lake.before(self.card, found, self._span(day).start - self.config.keep_days * self.card.day_ms)
+        return {date: files for date, files in found.items() if date not in gone}
 
-def _offsets(clicks: DataFrame, cut_ms: int) -> dict[int, int]:
-    """The cut in Kafka: for each partition the first landed offset that the bundle must not skip.
+    def _span(self, day: date) -> Window:
+        return window(self.card, day, self.config.window_days or self.card.window_days)
 
-    The updater starts there. A partition whose landed clicks are all from before the cut starts behind them.
-    """
-    after = F.min(F.when(F.col("event_time") >= cut_ms, F.col("offset")))
-    found = (
-        clicks.where(F.col("partition").isNotNull())
-        .groupBy("partition")
-        .agg(after.alias("after"), F.max("offset").alias("last"))
-    )
-    return {row["partition"]: row["last"] + 1 if row["after"] is None else row["after"] for row in found.collect()}
+    def _cut(self, spark: SparkSession, day: date) -> Cut:
+        """Cut the lake at a date; see :mod:`spark_jobs.land_kafka` for what belongs to the state."""
+        card, config, time, span = self.card, self.config, F.col("event_time"), self._span(day)
+        clicks = lake.read_lake(spark, card, self.lake, since=day_of(card, span.start).isoformat())
+        state = clicks.where(land_kafka.in_state(self.lake, day))
+        before, chosen = state.where(time < span.start), state.where(lake.between(card, span.start, span.cut))
+        if cut_by(card, config) == "last-out":
+            # The test clicks follow on the window at once, however early that ends.
+            ends = span.cut
+            chosen, test = leave_last_out(chosen, card)
+            chosen = lay_out(chosen, card) if card.clicks.timeless else chosen
+            newest = chosen.agg(F.max("event_time")).collect()[0][0]
+            start = 0 if card.clicks.timeless else span.start  # where such a log is laid out
+            span = replace(span, start=start, cut=span.cut if newest is None else newest + 1)
+            test = test.withColumn("event_time", F.lit(span.cut).cast("long"))
+            later = test.unionByName(state.where(time >= ends))
+        else:
+            test = clicks.where(lake.between(card, span.cut, span.end))
+            later = state.where((F.col("date") >= day_of(card, span.cut).isoformat()) & (time >= span.cut))
+            if config.log_state == "cut":
+                later = later.where(F.col("partition").isNotNull())
+        if chosen.limit(1).count() == 0:
+            raise NightError(self._nothing_before(day))
+        counted = land_kafka.is_whole(self.lake, day)
+        if not counted:
+            counted = clicks.where((time < span.start) & ~land_kafka.in_state(self.lake, day)).limit(1).count() == 0
+        return Cut(span, before, chosen, later, test, counted)
+
+    def _nothing_before(self, day: date) -> str:
+        dates = sorted(lake.fingerprints(self.lake))
+        if len(dates) == 1:
+            return (
+                f"all clicks of the lake are of {dates[0]}: no day is left to learn from before the one to test on. "
+                "Bring more days, or test on each query's last click: DAT_NIGHT__CUT=last-out"
+            )
+        return (
+            f"the lake has no clicks in the window before {day}: its days with clicks are "
+            f"{dates[0]} to {dates[-1]}; choose another --date"
+        )
+
+    def _build(self, cut: Cut, folder: Path, made_from: str) -> None:
+        """Steps 2 to 4: check the clicks, write features and training set."""
+        card, config, clock, span = self.card, self.config, self.clock, cut.span
+        spark = cut.window.sparkSession
+        days, negatives = not card.clicks.timeless, config.negatives or DEFAULT_NEGATIVES
+        with clock.stage("check the clicks"):
+            if days:
+                check_days(cut.before.unionByName(cut.window), span, card, config.rules)
+        with clock.stage("write features for Feast"):
+            catalogues = {side: features.read_profiles(spark, card, self._catalogue(side), side) for side in SIDES}
+            known = snapshot(
+                spark, self.home / "activity", cut.before, self.lake, card, span.start if days else 0, cut.all_counted
+            )
+            self._write_features(cut, catalogues, known)
+            check_features(self.offline, card)
+            check_known(cut.window, catalogues["item"], card, config.rules)
+        with clock.stage("write the training set"):
+            training_set.write(
+                cut.window, cut.later, cut.test, known, catalogues, card, span, negatives, config.seed, folder
+            )
+            check_set(folder, span, negatives)
+            described = {
+                "date": folder.name, "start": span.start, "cut": span.cut, "end": span.end,
+                "cut_by": cut_by(card, config), "negatives": config.negatives, "seed": config.seed,
+                **describe(folder, card, training_set.last_card(folder)),
+            }  # fmt: skip
+            described["days"] = -((described["first_click"] - span.cut) // card.day_ms)
+            log = land_log.summary(self.lake)
+            described |= {"log": log and log.model_dump(), "made_from": made_from}
+            described["sha256"] = training_set.sha256(folder)
+            check_card(described, card, config.rules)
+            training_set.write_card(folder, described)
+
+    def _write_features(self, cut: Cut, catalogues: dict[str, DataFrame], known: Activity) -> None:
+        """Write the offline histories: catalogues, and activity after each click of the window."""
+        jobs = [
+            partial(features.write_history, catalogue, self.offline, f"{side}_profile")
+            for side, catalogue in catalogues.items()
+        ]
+        for side, half_lives in (("query", self.card.query.half_lives_ms), ("item", self.card.item.half_lives_ms)):
+            rows = activity.history(cut.window, f"{side}_id", half_lives, getattr(known, side))
+            jobs.append(partial(features.write_history, rows, self.offline, f"{side}_activity"))
+        side_by_side(cut.window.sparkSession, *jobs)
+
+    def _catalogue(self, side: str) -> Path:
+        """Where a side's catalogue is landed."""
+        folder = self.home / "lake" / "catalogues" / side
+        if self.log is None and not folder.exists():
+            raise NightError("no catalogue has been landed: run a night with --log first")
+        return folder
+
+    def _newest_day(self) -> date:
+        last_out = cut_by(self.card, self.config) == "last-out"
+        days = lake.day_counts(self.lake, LOOKED_AT)
+        if last_out:
+            return latest(self.card, max(last for _, _, last in days), last_out)
+        newest = newest_day(self.card, days, self.config.rules.min_day)
+        for line in newest.passed_over:
+            self.progress.tell(line)
+        return latest(self.card, newest.last_ms)
+
+    def _finished(self, day: date, card: dict) -> NightSummary | None:
+        """The night's record, if it is of this training set (by its data card) and of these settings."""
+        record = run_log.read(self.home, day)
+        if record is None or record.inputs != self._inputs(day, card, record.parent):
+            return None
+        return record.model_copy(update={"stages": self.clock.seconds, "spark_master": self.master})
+
+    def _inputs(self, day: date, card: dict, parent: str | None) -> str:
+        """What a record must agree with: the version, which covers data, model and parent, and the gate's settings."""
+        config = self.config
+        gate = config.model_dump_json(include={n for n in type(config).model_fields if n.startswith("gate_")})
+        return f"{train.version_of(day.isoformat(), card, config.model, parent)} {gate} {config.test_clicks}"
+
+    def _parent(self, card: dict) -> str | None:
+        """The bundle to start from. A set without its last clicks starts from one that was made alike: any other has
+        learnt from them."""
+        parent = self.bundles.ancestor(card["cut"])
+        if parent and card["cut_by"] == "last-out":
+            return parent if self.bundles.manifest(parent).lineage.get("cut_by") == "last-out" else None
+        return parent
+
+    def _train_and_publish(self, day: date, folder: Path, again: bool) -> NightSummary:
+        """Steps 5 to 9, for a finished training set."""
+        card, config = training_set.data_card(folder), self.config
+        assert card is not None, f"{folder} is not finished"
+        if not again and (record := self._finished(day, card)):
+            return record
+        record, parent = run_log.read(self.home, day), self._parent(card)
+        version = train.version_of(day.isoformat(), card, config.model, parent)
+        if version in self.bundles.versions():  # an earlier run ended between publishing and its record
+            earlier = Verdict(verdict="published", reason="published by an earlier run of the same night")
+            verdict = record.gate if record and record.bundle == version else earlier
+            metrics = self.bundles.manifest(version).metrics
+            self.before_publish()
+            self.bundles.put_into_service(version)
+        else:
+            metrics, verdict = self._train(folder, card, version, parent, day)
+        with self.clock.stage("load the catalogues online"):
+            publish.load_profiles(self.store, self.offline, self.home / "loaded", again)
+        summary = NightSummary(
+            date=day, training_set_sha256=card["sha256"], rows=card["rows"], days=card["days"],
+            log=card.get("log"), stages=self.clock.seconds, bundle=version, gate=verdict, metrics=metrics,
+            parent=parent, spark_master=self.master,
+            inputs=self._inputs(day, card, parent),
+        )  # fmt: skip
+        run_log.write(self.home, summary)
+        shutil.rmtree(self.home / "training", ignore_errors=True)
+        training_set.prune(self.home, config.keep_sets)
+        start = self._span(day).start
+        if config.keep_days and is_kept(self.home / "activity", start):
+            lake.retire(self.lake, self.card, start - config.keep_days * self.card.day_ms)
+        return summary
+
+    def _train(
+        self, folder: Path, card: dict, version: str, parent: str | None, day: date
+    ) -> tuple[dict[str, float], Verdict]:
+        """Train, evaluate, judge and publish; the experiment is logged whatever the verdict."""
+        config, clock, cut_ms = self.config, self.clock, card["cut"]
+        data = TrainingSet.load(folder, self.card)
+        card = card | {"chosen": {"cut_by": self._why_cut(card["cut_by"])} | chosen(data, self.card, config)}
+        training_set.write_card(folder, card)
+        with clock.stage("compare the training set with Feast"):
+            check_against_feast(self.store, data, config.model.batch_size)
+        initial = self.bundles.load(parent) if parent else None
+        with clock.stage("train DAT", config.model.epochs) as advance:
+            model = fit(
+                data, config.model, cut_ms=cut_ms, initial=initial, on_epoch=lambda report: advance(1),
+                checkpoint_file=self.home / "training" / f"{version}.pt",
+            )  # fmt: skip
+        reports, evidence = self._evaluate(model, data, card, folder, initial)
+        verdict = judge(model, evidence, config)
+        catalogues = train.read_catalogues(self.offline)
+        model = train.fold_later(model, train.read_clicks(folder / "later", self.card), catalogues, self.card)
+        services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}
+        offsets = land_kafka.offsets_at(self.lake, day)
+        bundle = train.make_bundle(model, version, self.card, card, offsets, services, reports, parent)
+        with clock.stage("log the experiment"):
+            mlflow_log.log(self.home, bundle, model.epochs, verdict, card, config)
+        if verdict.verdict == "published":
+            with clock.stage("publish the bundle"):
+                publish.write_states(bundle, self.offline)
+                self.before_publish()
+                self.bundles.publish(bundle)
+                self.bundles.prune(config.keep_bundles)
+                publish.prune_states(self.bundles, self.offline)
+        return bundle.manifest.metrics, verdict
+
+    def _why_cut(self, cut: str) -> str:
+        if self.config.cut:
+            return f"{cut}: given for the night"
+        return f"{cut}: the log has {'no times, only an order' if self.card.clicks.timeless else 'times'}"
+
+    def _evaluate(
+        self, model: TrainedModel, data: TrainingSet, card: dict, folder: Path, in_service: Bundle | None
+    ) -> tuple[dict, Evidence]:
+        """Reports by name, and what the gate decides by."""
+        test = train.read_clicks(folder / "test", self.card).slice(0, self.config.test_clicks)
+        # Clicks that were left out of the window have no order after its end in which they could be folded in.
+        kinds: tuple[str, ...] = ("static", "live")
+        where = "the newest day"
+        if card["cut_by"] == "last-out":
+            kinds, where = ("static",), "the last-out test"
+        if not len(test):
+            return {}, Evidence(clicks=where)
+        catalogues, live = train.read_catalogues(self.offline), "live" in kinds
+        clicks = train.test_clicks(data, test, catalogues, self.card, card["cut"])
+        reports, other = {}, in_service and at_cut(in_service, data, catalogues, self.card, card["cut"])
+        with self.clock.stage("evaluate on the test clicks", len(test) * (len(kinds) + bool(other))) as advance:
+            for kind in kinds:
+                reports[kind] = train.evaluate(model, clicks, kind == "live", steps(advance))
+            before = None
+            if other:
+                same = train.clicks_for(other, test, catalogues, self.card)
+                before = train.evaluate(other, same, live, steps(advance))
+        hr100 = {kind: report.all.hr100 for kind, report in reports.items()}
+        return reports, Evidence(
+            coverage=card["test_clicks_known_item"] / card["test_clicks"] if card["test_clicks"] else None,
+            live=hr100.get("live"), static=hr100["static"], in_service=before and before.all.hr100,
+            popularity=train.trailing_popularity(data, clicks, live), clicks=where, test_clicks=len(test),
+        )  # fmt: skip

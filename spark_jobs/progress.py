@@ -13,12 +13,17 @@ class Progress(Protocol):
         """A stage begins; it ends with the context. The callable takes how much more is done, out of ``total``."""
         ...
 
+    def tell(self, text: str) -> None:
+        """Something that a person should know."""
+        ...
+
 
 class Clock:
     """Shows stages and keeps how long each took, in seconds."""
 
     def __init__(self, progress: Progress):
-        self.progress, self.seconds = progress, {}
+        self.progress = progress
+        self.seconds: dict[str, float] = {}
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:

@@ -1,4 +1,4 @@
-"""After the gate: the bundle on its shelf, its state in Feast's offline history, the catalogues online."""
+"""After the gate: the bundle in its store, its state in Feast's offline history, the catalogues online."""
 
 import hashlib
 import shutil
@@ -13,49 +13,58 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from feast import FeatureStore
 
-from spark_jobs.tables import replace
-from training.bundle import Bundle, SideTable
-
-
-def _lists(values: np.ndarray) -> pa.Array:
-    flat = values.reshape(len(values), -1)
-    return pa.ListArray.from_arrays(
-        np.arange(len(flat) + 1, dtype=np.int32) * flat.shape[1], pa.array(flat.ravel().astype(np.float32))
-    )
-
-
-def _histories(queries: SideTable, item_ids: list[str]) -> pa.Array:
-    """Rings of item rows → lists of item ids, newest last."""
-    length = queries.history.shape[1]
-    order = (queries.clicks[:, None] + np.arange(length)) % length  # oldest first
-    rows = np.take_along_axis(queries.history, order, axis=1)
-    filled = rows >= 0
-    offsets = np.r_[0, np.cumsum(filled.sum(1))].astype(np.int32)
-    return pa.ListArray.from_arrays(offsets, pa.array(item_ids, pa.string()).take(pa.array(rows[filled])))
+from feature_repo.atomic import atomic_write
+from model.bundle import Bundle
+from model.bundle_store import BundleStore
+from model.recent_items import as_lists
+from training.build import list_column
 
 
 def write_states(bundle: Bundle, offline: Path) -> None:
-    """The augmented vectors and histories at the cut as Feast's offline history, one part a bundle."""
-    stamp = pa.scalar(bundle.manifest.window[1], pa.timestamp("us", tz="UTC"))
+    """The augmented vectors and histories as Feast's offline history, one part a bundle.
+
+    They are known from the moment of the state: the cut, or the last click that the state holds, if that is later.
+    """
+    moment_ms = max(bundle.manifest.cut_ms, int(bundle.queries.as_of.max(initial=0)))
+    stamp = pa.scalar(1000 * moment_ms, pa.timestamp("us", tz="UTC"))
 
     def write(view: str, columns: dict[str, pa.Array]) -> None:
         size = len(next(iter(columns.values())))
         stamps = {name: pa.repeat(stamp, size) for name in ("event_timestamp", "created_timestamp")}
-
-        def fill(folder: Path) -> None:
+        with atomic_write(offline / view / f"part={bundle.version}") as folder:
             folder.mkdir()
             pq.write_table(pa.table(columns | stamps), folder / "part.parquet")
-
-        replace(offline / view / f"part={bundle.version}", fill)
 
     for side, table in (("query", bundle.queries), ("item", bundle.items)):
         ids = {f"{side}_id": pa.array(table.ids, pa.string())}
         write(
             f"{side}_augmented",
-            ids | {"a": _lists(table.a), "folded": table.folded, "bundle": pa.repeat(bundle.version, len(table.ids))},
+            ids
+            | {
+                "a": list_column(table.a),
+                "folded": table.update_count,
+                "bundle": pa.repeat(bundle.version, len(table.ids)),
+            },
         )
         if side == "query":
-            write("query_history", ids | {"history": _histories(table, bundle.items.ids)})
+            item_ids = np.array(bundle.items.ids, object)
+            write("query_history", ids | {"history": as_lists(table.recent_items, table.clicks, item_ids)})
+
+
+def prune_states(bundles: BundleStore, offline: Path) -> None:
+    """Keep of Feast's history one part a moment, that of the newest bundle, and none of a bundle that is gone: at one
+    moment two vector spaces would be mixed, and the history would grow by all ids a night."""
+    newest = {}
+    for version in bundles.versions():
+        file = offline / "item_augmented" / f"part={version}" / "part.parquet"
+        if file.is_file():
+            stamps = pq.read_table(file, columns=["event_timestamp"], partitioning=None)["event_timestamp"]
+            newest[stamps[0].as_py() if len(stamps) else None] = version
+    keep = {f"part={version}" for version in newest.values()} | {"_empty"}
+    for view in ("query_augmented", "item_augmented", "query_history"):
+        for part in (offline / view).glob("*"):
+            if part.name not in keep and not part.name.startswith("."):
+                shutil.rmtree(part)
 
 
 def load_profiles(store: FeatureStore, offline: Path, loaded: Path, everything: bool = False) -> int:
@@ -82,7 +91,8 @@ def load_profiles(store: FeatureStore, offline: Path, loaded: Path, everything: 
                 changed = changed.append_column(name, stamp)
             store.write_to_online_store(view, changed.to_pandas(types_mapper=pd.ArrowDtype))
             rows += len(changed)
-        replace(before, lambda folder, source=source: shutil.copytree(source, folder))
+        with atomic_write(before) as folder:
+            shutil.copytree(source, folder)
     mark.write_text(_identity(store))
     return rows
 

@@ -1,54 +1,53 @@
-"""The Spark session that all jobs use."""
+"""The Spark session that all jobs use: on this machine, or where spark-submit or Spark's own settings say.
+
+What was said in Spark's ways counts before the night's settings: ``spark-submit --master … --conf …``,
+``PYSPARK_SUBMIT_ARGS``, ``spark-defaults.conf``.
+"""
 
 import contextlib
 import logging
 import os
+import shlex
 import sys
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 
 from py4j.protocol import Py4JError
+from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
-from spark_jobs.config import NightConfig
+from model.settings.night import NightConfig
+
+ALWAYS = {
+    "spark.sql.session.timeZone": "UTC",
+    "spark.sql.parquet.outputTimestampType": "TIMESTAMP_MICROS",  # Feast's readers reject INT96
+    "spark.sql.execution.arrow.pyspark.enabled": "true",
+}
+"""What the rows depend on."""
 
 
 @contextmanager
 def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = None) -> Iterator[SparkSession]:
-    """A local Spark session, or the cluster's when ``spark-submit`` set a master; it stops with the context.
+    """The session of the master that Spark was told of, or a local one; it stops with the context.
+
+    A session that this process already has is joined, whatever its settings, and left running.
 
     Args:
-        scratch: Folder for Spark's shuffles and warehouse.
+        scratch: Folder for local Spark's shuffles and warehouse, and for its log.
         jars: Connector jars to put on the class path.
     """
+    if (running := SparkSession._instantiatedSession) is not None:
+        yield running
+        return
     os.environ.setdefault("PYSPARK_PYTHON", sys.executable)  # workers must run this environment, not the system's
-    os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
-    builder = (
-        SparkSession.builder.appName("dat-nightly")
-        .config("spark.driver.memory", config.driver_memory)
-        .config("spark.driver.bindAddress", "127.0.0.1")
-        .config("spark.driver.host", "127.0.0.1")
-        .config("spark.ui.enabled", "false")
-        .config("spark.ui.showConsoleProgress", "false")
-        .config("spark.local.dir", str(scratch))
-        .config("spark.sql.warehouse.dir", str(scratch / "warehouse"))
-        .config("spark.sql.session.timeZone", "UTC")
-        .config("spark.sql.parquet.outputTimestampType", "TIMESTAMP_MICROS")  # Feast's readers reject INT96
-        .config("spark.sql.shuffle.partitions", "8")
-        .config("spark.sql.maxConcurrentOutputFileWriters", "32")  # a task's rows by day without sorting them first
-        .config("spark.sql.execution.arrow.pyspark.enabled", "true")
-    )
-    if "spark.master" not in os.environ.get("PYSPARK_SUBMIT_ARGS", ""):
-        builder = builder.master(f"local[{config.cores}]")
-    if jars:
-        builder = builder.config("spark.jars", ",".join(str(jar) for jar in jars))
     scratch.mkdir(parents=True, exist_ok=True)
     # Not in the main thread: there Ctrl-C would leave a half-started JVM that never ends, and PySpark would put its own
     # handler in place of ours, which calls into the JVM from within the call that it interrupts.
     with _stderr_to(scratch / "spark.log"), ThreadPoolExecutor(1, "start-spark") as starter:
-        spark = starter.submit(builder.getOrCreate).result()
+        spark = starter.submit(_start, config, scratch, jars or []).result()
     spark.sparkContext.setLogLevel("ERROR")
     # What fails is raised to us; py4j also logs it, with a traceback for every call that Ctrl-C interrupts.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
@@ -59,6 +58,81 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
             Py4JError, OSError
         ):  # after an interrupted call the JVM may not answer: it ends with us
             spark.stop()
+
+
+def is_local(spark: SparkSession) -> bool:
+    """Whether the executors are threads of this machine's JVM."""
+    return (spark.sparkContext.master or "local").startswith("local")
+
+
+def _start(config: NightConfig, scratch: Path, jars: list[Path]) -> SparkSession:
+    launch = {
+        "spark.master": f"local[{config.cores}]",
+        "spark.app.name": "dat-nightly",
+        "spark.driver.memory": config.driver_memory,
+        "spark.driver.extraJavaOptions": config.driver_java_options,
+    }
+    if jars:
+        launch["spark.jars"] = ",".join(str(jar) for jar in jars)
+    if "PYSPARK_GATEWAY_PORT" in os.environ:  # under spark-submit the JVM runs, and knows all that was said
+        SparkContext._ensure_initialized()
+        said = dict(SparkConf().getAll())
+    else:
+        said = _said()
+    local = said.get("spark.master", "local").startswith("local")
+    if local:
+        # Not on a cluster: its executors could not reach a driver that calls itself 127.0.0.1.
+        os.environ.setdefault("SPARK_LOCAL_IP", "127.0.0.1")
+    started_now = SparkContext._gateway is None
+    ours = SparkConf(loadDefaults=False).setAll([pair for pair in launch.items() if pair[0] not in said])
+    SparkContext._ensure_initialized(conf=ours)
+    wanted = {
+        "spark.ui.enabled": "false",
+        "spark.ui.showConsoleProgress": "false",
+        "spark.sql.maxConcurrentOutputFileWriters": "32",  # a task's rows by day without sorting them first
+    }
+    if local:
+        wanted |= {
+            "spark.driver.bindAddress": "127.0.0.1",
+            "spark.driver.host": "127.0.0.1",
+            "spark.local.dir": str(scratch),
+            "spark.sql.warehouse.dir": str(scratch / "warehouse"),
+        }
+    builder = SparkSession.builder
+    for name, value in (launch | wanted | ALWAYS).items():
+        if name in ALWAYS or name not in said:
+            builder = builder.config(name, value)
+    spark = builder.getOrCreate()
+    if not started_now or "spark.jars" in said:  # too late for a setting
+        for jar in jars:
+            spark.sql(f"ADD JAR '{jar}'")
+    return spark
+
+
+def _said() -> dict[str, str]:
+    """What the JVM will be told by ``spark-defaults.conf`` and ``PYSPARK_SUBMIT_ARGS``, of which the latter wins."""
+    home = os.environ.get("SPARK_HOME") or str(Path(sys.modules["pyspark"].__file__ or "").parent)
+    defaults = Path(os.environ.get("SPARK_CONF_DIR") or Path(home) / "conf") / "spark-defaults.conf"
+    lines = defaults.read_text().splitlines() if defaults.is_file() else []
+    pairs = [line.replace("=", " ", 1).split(None, 1) for line in lines if line.strip().startswith("spark.")]
+    said = {pair[0]: pair[1].strip() for pair in pairs if len(pair) == 2}
+    words = shlex.split(os.environ.get("PYSPARK_SUBMIT_ARGS", ""))
+    if words and words[-1] != "pyspark-shell":
+        os.environ["PYSPARK_SUBMIT_ARGS"] = shlex.join([*words, "pyspark-shell"])  # or there is nothing to run
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    for option in ("master", "name", "jars", "driver-memory", "driver-java-options"):
+        parser.add_argument(f"--{option}")
+    parser.add_argument("--conf", action="append", default=[])
+    options, _ = parser.parse_known_args(words)
+    said |= dict(pair.split("=", 1) for pair in options.conf if "=" in pair)
+    named = {
+        "spark.master": options.master or os.environ.get("MASTER"),
+        "spark.app.name": options.name,
+        "spark.jars": options.jars,
+        "spark.driver.memory": options.driver_memory,
+        "spark.driver.extraJavaOptions": options.driver_java_options,
+    }
+    return said | {name: value for name, value in named.items() if value}
 
 
 def side_by_side(spark: SparkSession, *jobs: Callable[[], object]) -> None:

@@ -1,142 +1,203 @@
-"""The training set of a night: ten days of positives with negatives, every feature as of just before the click.
+"""The training set of a night, written by Spark: ten days of clicks as integers with their negatives.
 
-``training_sets/<date>/`` holds
+``training_sets/<date>/`` holds the tables of :mod:`training.training_set` (``clicks``, ``queries``, ``items``), and
 
-``positives/date=D/``    what Spark sampled: event_id, query_id, event_time, candidates (the clicked item, S others)
-``train/date=D/``        the same in order of time, with what each tower reads: ``query__*``, ``item__*`` (1+S values)
-``test/``                the clicks of the day after the window, or the last ones that were held out of it
-``query_state.parquet``, ``item_state.parquet``   every id as of the cut
-``corpus/``              the items and since when they exist
-``card.json``            the data card: counts, imbalance, coverage, drift, and what was dropped
+``later/``      clicks after the window that belong to the bundle's state, since the stream will not deliver them
+``test/``       the clicks of the day after the window, or the last ones that were left out of it
+``card.json``   the data card, which says that the set is finished
+
+The choices are those of :mod:`training.build`, which makes the same tables in memory; a test holds the two together.
+No job collects the log: a driver sees counts, and of the items from when each exists.
 """
 
+import hashlib
+import io
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-from feast import FeatureStore
-from pyspark.sql import DataFrame, SparkSession
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pyspark.sql import Column, DataFrame
 from pyspark.sql import functions as F
 
-from feature_repo.card import DatasetCard
-from feature_repo.store import open_spark_store
-from spark_jobs import joins, validate
-from spark_jobs.carry import PAST
-from spark_jobs.config import NightConfig
-from spark_jobs.data_card import describe
-from spark_jobs.days import Window, day_column
-from spark_jobs.features import as_of, latest_items, read_history, state_at
-from spark_jobs.last_out import cut_by
-from spark_jobs.negatives import corpus, with_negatives
-from spark_jobs.session import side_by_side
-from spark_jobs.tables import replace, sha256
-from training.shares import CategoryShares
+from feature_repo.atomic import atomic_write
+from feature_repo.card import DatasetCard, Side
+from model.windows import Window
+from training.build import draw, list_column
+from training.training_set import PROFILE
+
+if TYPE_CHECKING:
+    from spark_jobs.activity_snapshot import Activity
+
+PARTS = ("clicks", "queries", "items", "later", "test")
+CLICK = ("event_id", "query_id", "item_id", "event_time", "event_type", "position")
+FILE_CLICKS = 1_000_000
+ROW_GROUP = 8 << 20  # bytes
+BUCKETS = 1_440  # parts of a day by which clicks are spread over files
 
 
-def sample(
-    clicks: DataFrame,
-    test: DataFrame,
-    profiles: dict[str, DataFrame],
-    card: DatasetCard,
-    window: Window,
-    config: NightConfig,
-    folder: Path,
-    offline: Path,
-) -> None:
-    """The Spark half: positives with negatives, the test clicks and the states at the cut, in place of earlier ones.
+def fold_order(card: DatasetCard) -> list[Column]:
+    """The columns that order clicks: time; within a moment their place in the log, if the card trusts it; event id."""
+    return [F.col(name) for name in ("event_time", *card.clicks.tie, "event_id")]
+
+
+def items_of(clicks: DataFrame, activity: DataFrame, catalogue: DataFrame, card: DatasetCard, cut_ms: int) -> DataFrame:
+    """The items that a model of this cut knows, ``item_id, since``: see :func:`training.build.existing_from`.
 
     Args:
-        clicks: All clicks, or those from the window's start on. test: Those that the model will be tried on.
-        profiles: The catalogues by side.
-        offline: Where the activity after each click, and the queries' past, have been written.
+        clicks: Those of the window. activity: The items' state before it.
     """
-
-    def write(staging: Path) -> None:
-        spark = clicks.sparkSession
-        in_window = clicks.where(F.col("event_time").between(window.start, window.cut - 1))
-        newest = {side: as_of(read_history(spark, offline, f"{side}_activity"), window.cut) for side in profiles}
-        items = corpus(in_window, newest["item"], profiles["item"], card, window.cut)
-        items.coalesce(1).write.parquet(str(staging / "corpus"))
-        items = spark.read.parquet(str(staging / "corpus"))
-        positives = with_negatives(in_window, staging / "corpus", config.negatives, config.negative_mix, config.seed)
-        dated = positives.withColumn("date", day_column(card, F.col("event_time")))
-        tried = test.select("event_id", "query_id", "item_id", "event_time").orderBy("event_time", "event_id")
-        listed = profiles["item"].join(items.select("item_id"), "item_id", "semi")
-        item = state_at(newest["item"], listed, "item", card).orderBy("id")
-        latest = latest_items(in_window, card.history, read_history(spark, offline, PAST))
-        query = state_at(newest["query"], profiles["query"], "query", card)
-        query = query.join(latest.withColumnRenamed("query_id", "id"), "id", "left").orderBy("id")
-        side_by_side(
-            spark,
-            lambda: dated.write.partitionBy("date").parquet(str(staging / "positives")),
-            lambda: tried.write.parquet(str(staging / "test")),
-            lambda: query.write.parquet(str(staging / "query_state.parquet")),
-            lambda: item.write.parquet(str(staging / "item_state.parquet")),
-        )
-
-    replace(folder, write)
+    created = F.col(f"`{card.item.created}`") if card.item.created else F.lit(None).cast("long")
+    listed = catalogue.select("item_id", created.alias("created"))
+    first = clicks.groupBy("item_id").agg(F.min("event_time").alias("first"))
+    first = first.unionByName(activity.select("item_id", F.col("first")))
+    first = first.groupBy("item_id").agg(F.min("first").alias("first"))
+    since = F.least("created", "first").alias("since")
+    return listed.join(first, "item_id", "full").select("item_id", since).where(F.col("since") < cut_ms)
 
 
-def join(
-    store: FeatureStore,
-    card: DatasetCard,
-    window: Window,
-    config: NightConfig,
-    folder: Path,
-    on_rows: Callable[[int], None],
-    shares: CategoryShares | None = None,
-    spark: SparkSession | None = None,
-) -> None:
-    """The point-in-time join: ``train/``, and with it the data card, which says that the set is finished.
+def numbered(rows: DataFrame, order: list[str]) -> DataFrame:
+    """Rows with ``row``, their number in the given order of columns; no task holds all of them."""
+    ordered = rows.orderBy(*order).withColumn("n", F.monotonically_increasing_id()).persist()
+    part = F.shiftright("n", 33)
+    sizes = {r["part"]: r["count"] for r in ordered.groupBy(part.alias("part")).count().collect()}
+    starts, total = [], 0
+    for number in sorted(sizes):
+        starts.append((number, total))
+        total += sizes[number]
+    spark = rows.sparkSession
+    table = spark.createDataFrame(starts or [(0, 0)], "part long, start long")
+    inside = F.col("n").bitwiseAND(F.lit((1 << 33) - 1))
+    return (
+        ordered.withColumn("part", part)
+        .join(F.broadcast(table), "part")
+        .withColumn("row", (F.col("start") + inside).cast("int"))
+        .drop("n", "part", "start")
+    )
+
+
+def write(
+    window: DataFrame, later: DataFrame, test: DataFrame, activity: "Activity", catalogues: dict[str, DataFrame],
+    card: DatasetCard, span: Window, negatives: int, seed: int, folder: Path,
+) -> None:  # fmt: skip
+    """Write the tables, in place of earlier ones; the data card comes later.
 
     Args:
-        on_rows: Told how many positives each step has joined.
-        spark: For ``config.join = "spark"``.
-
-    Raises:
-        BadNight: the rows break a rule.
+        window: The clicks to train on. later: Those after them that belong to the state. test: Those to predict.
+        activity: Both sides' activity before the window.
     """
-    positives = folder / "positives"
-
-    def write(staging: Path) -> None:
-        if config.join == "spark":
-            joins.feast_spark(spark, open_spark_store(store.repo_path, card), card, positives, staging)
-        elif config.join == "duckdb":
-            joins.feast_duckdb(store, card, positives, staging, on_rows, config.join_rows)
-        else:
-            joins.one_pass(store, card, positives, staging, on_rows)
-
-    replace(folder / "train", write)
-    validate.check_set(folder / "train", window, config.negatives)
-    _write_card(folder, card, window, config, shares)
-
-
-def _write_card(
-    folder: Path, dataset: DatasetCard, window: Window, config: NightConfig, shares: CategoryShares | None
-) -> None:
-    before = _last(folder)
-    card = {
-        "date": folder.name,
-        "start": window.start,
-        "cut": window.cut,
-        "end": window.end,
-        "cut_by": cut_by(dataset, config),
-        "negatives": config.negatives,
-        "negative_mix": config.negative_mix.model_dump(),
-        "seed": config.seed,
-        "shares": shares.model_dump() if shares else None,
-        **describe(folder, dataset, before),
-        "sha256": sha256(folder / "train"),
+    (folder / "card.json").unlink(missing_ok=True)
+    items = numbered(
+        items_of(window, activity.item, catalogues["item"], card, span.cut), ["since", "item_id"]
+    ).persist()
+    queries = window.select("query_id").union(activity.query.select("query_id")).distinct()
+    queries = numbered(queries, ["query_id"]).persist()
+    item_rows = items.select("item_id", F.col("row").alias("item"))
+    query_rows = queries.select("query_id", F.col("row").alias("query"))
+    since = np.sort(items.select("since").toArrow()["since"].to_numpy())
+    clicks = window.join(item_rows, "item_id").join(query_rows, "query_id")
+    recent = activity.recent.select("query_id", F.posexplode("history").alias("place", "item_id")).join(
+        item_rows, "item_id"
+    )
+    recent = recent.groupBy("query_id").agg(
+        F.sort_array(F.collect_list(F.struct("place", "item"))).getField("item").alias("recent_items")
+    )
+    nothing = F.array().cast("array<int>")
+    tables = {
+        "clicks": None,
+        "queries": _side(queries, activity.query, catalogues["query"], card.query, "query_id")
+        .join(recent, F.col("id") == F.col("query_id"), "left")
+        .withColumn("recent_items", F.coalesce("recent_items", nothing))
+        .drop("query_id"),
+        "items": _side(items, activity.item, catalogues["item"], card.item, "item_id"),
+        "later": later.select(*CLICK),
+        "test": test.select(*CLICK),
     }
-    validate.check_card(card, dataset, config.rules)
-    staging = folder / ".card.json"
-    staging.write_text(json.dumps(card, indent=2))
-    staging.rename(folder / "card.json")
+    with_negatives(clicks, card, since, negatives, seed, span, folder / "clicks")
+    for name, rows in tables.items():
+        if rows is not None:
+            order = ["row"] if "row" in rows.columns else fold_order(card)
+            ordered = rows.orderBy(*order).drop("row")
+            with atomic_write(folder / name) as staging:
+                ordered.write.parquet(str(staging))
+    items.unpersist()
+    queries.unpersist()
 
 
-def _last(folder: Path) -> dict | None:
+def _side(rows: DataFrame, activity: DataFrame, catalogue: DataFrame, side: Side, key: str) -> DataFrame:
+    """A side's table: id, profile, activity as of the window's start, in the order of ``row``."""
+    profile = catalogue.select(key, *[F.col(f"`{name}`").alias(PROFILE + name) for name in side.features])
+    none = F.array(*[F.lit(0.0)] * len(side.half_lives_ms))
+    state = activity.select(key, "clicks", "counters", "last_click")
+    joined = rows.join(profile, key, "left").join(state, key, "left")
+    long, extra = F.lit(0).cast("long"), ["since"] if "since" in rows.columns else []
+    return joined.select(
+        "row", F.col(key).alias("id"), *[f"`{PROFILE}{name}`" for name in side.features],
+        F.coalesce("clicks", long).alias("clicks"),
+        F.coalesce("counters", none).cast("array<float>").alias("counters"),
+        F.coalesce("last_click", long).alias("last_click"), *extra,
+    )  # fmt: skip
+
+
+def with_negatives(
+    clicks: DataFrame, card: DatasetCard, since: np.ndarray, negatives: int, seed: int, span: Window, folder: Path
+) -> None:
+    """Write the clicks with their negatives, in the order of the fold over files in the order of their names.
+
+    A file holds whole parts of a day, about :data:`FILE_CLICKS` clicks: no task sorts more than a few of them, unless
+    one part has more. Row groups are small, since who trains reads one after the other.
+    """
+    length = max(1, card.day_ms // BUCKETS)
+    bucket = F.floor(F.col("event_time") / F.lit(length))
+    sizes = clicks.groupBy(bucket.alias("bucket")).count().orderBy("bucket").collect()
+    files, number, filled = [], 0, 0
+    for row in sizes:
+        if filled and filled + row["count"] > FILE_CLICKS:
+            number, filled = number + 1, 0
+        files.append((row["bucket"], number))
+        filled += row["count"]
+    spark = clicks.sparkSession
+    table = spark.createDataFrame([(b, f"{n:06d}") for b, n in files], "bucket long, file string")
+    placed = clicks.withColumn("bucket", bucket).join(F.broadcast(table), "bucket")
+    weight = ("weight",) if card.clicks.events else ()
+    hashed = placed.select(
+        "file", "query", "item", *weight, *fold_order(card), F.crc32(F.col("event_id").cast("binary")).alias("hash")
+    )
+    by_file = hashed.repartition(max(1, number + 1), "file")
+    ordered = by_file.sortWithinPartitions("file", *fold_order(card))
+    exists = spark.sparkContext.broadcast(since)
+    plain = ("file", "query", "item", "event_time", *weight)
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            times = batch["event_time"].to_numpy()
+            hashes = batch["hash"].to_numpy().astype(np.uint64)
+            drawn = draw(hashes, times, exists.value, negatives, seed)
+            yield pa.record_batch(
+                [*(batch[name] for name in plain), list_column(drawn)],
+                names=[*plain, "negatives"],
+            )
+
+    weighed = "weight float, " if weight else ""
+    schema = f"file string, query int, item int, event_time long, {weighed}negatives array<int>"
+    rows = ordered.mapInArrow(run, schema)
+    with atomic_write(folder) as staging:
+        rows.write.option("parquet.block.size", ROW_GROUP).partitionBy("file").parquet(str(staging))
+    exists.destroy()
+
+
+def write_card(folder: Path, card: dict) -> None:
+    """Write the data card, which says that the set is finished."""
+    with atomic_write(folder / "card.json") as staging:
+        staging.write_text(json.dumps(card, indent=2))
+
+
+def last_card(folder: Path) -> dict | None:
     """The data card of the newest earlier set beside this one."""
     earlier = sorted(path for path in folder.parent.glob("*/card.json") if path.parent.name < folder.name)
     return json.loads(earlier[-1].read_text()) if earlier else None
@@ -150,16 +211,49 @@ def data_card(folder: Path) -> dict | None:
 
 def has_rows(folder: Path) -> bool:
     """Whether the rows of a finished set are still kept."""
-    return (folder / "train").is_dir()
+    return (folder / "clicks").is_dir()
 
 
 def prune(home: Path, keep: int) -> None:
     """Delete the rows of all but the newest sets. The data cards stay, to measure drift from."""
-    made = sorted(path.parent for path in folder_of(home, date.min).parent.glob("*/train"))
+    made = sorted(path.parent for path in folder_of(home, date.min).parent.glob("*/clicks"))
     for folder in made[:-keep]:
-        for part in ("train", "positives", "test", "corpus", "query_state.parquet", "item_state.parquet"):
+        for part in PARTS:
             shutil.rmtree(folder / part, ignore_errors=True)
 
 
 def folder_of(home: Path, day: date) -> Path:
     return home / "training_sets" / day.isoformat()
+
+
+def sha256(folder: Path) -> str:
+    """One hash over the rows of the Parquet files of a folder, in order of their paths' folders and contents.
+
+    Of the rows, not of the bytes: the JVM writes a column's list of encodings in an order that changes by the run.
+    """
+    digests = sorted((str(file.parent.relative_to(folder)), _rows_sha256(file)) for file in folder.rglob("*.parquet"))
+    return hashlib.sha256(repr(digests).encode()).hexdigest()
+
+
+def _rows_sha256(file: Path) -> str:
+    digest = hashlib.sha256()
+    with pq.ParquetFile(file) as rows:
+        schema = rows.schema_arrow.remove_metadata()
+        with _Hashed(digest) as sink, pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as stream:
+            for batch in rows.iter_batches():
+                stream.write_batch(batch.replace_schema_metadata())
+    return digest.hexdigest()
+
+
+class _Hashed(io.RawIOBase):
+    """A file whose content is hashed and not kept."""
+
+    def __init__(self, digest: Any):
+        self.digest = digest
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return len(data)

@@ -18,12 +18,13 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from feature_repo.card import DatasetCard, Side
-from spark_jobs.config import Rules
-from spark_jobs.days import Window
-from training.shares import CategoryShares, all_half_lives
+from feature_repo.reader.report import BY_CHOICE, ReadReport
+from model.settings.night import Rules
+from model.windows import Window
 
 EXAMPLES = 3
-RowRules = dict[str, Callable[[ibis.Table], ibis.Value]]
+RowRule = Callable[[ibis.Table], ibis.Value]
+RowRules = dict[str, RowRule]
 """What a rule says → the column of a table that tells for each row whether it holds."""
 
 
@@ -33,7 +34,7 @@ class BadNight(RuntimeError):
 
 def _refuse(what: str, rule: str, rows: int, examples: pd.DataFrame) -> NoReturn:
     shown = "; ".join(str(row) for row in examples.head(EXAMPLES).to_dict("records"))
-    raise BadNight(f"the {what} break a rule, so nothing is trained: {rule}. {rows:,} rows break it, such as {shown}")
+    raise BadNight(f"the {what} fail validation, and nothing was trained: {rule}. {rows:,} rows fail, such as {shown}")
 
 
 def connect(memory: str = "1GB") -> ibis.BaseBackend:
@@ -99,7 +100,8 @@ def check_days(clicks: DataFrame, window: Window, card: DatasetCard, rules: Rule
     number = F.floor((F.col("event_time") - window.start) / card.day_ms).alias("number")
     inside = clicks.where(F.col("event_time").between(window.start, window.cut - 1))
     counted = inside.groupBy(number, "item_id").count().groupBy("number")
-    found = counted.agg(F.sum("count").alias("clicks"), F.max("count").alias("most")).toPandas().set_index("number")
+    summed = counted.agg(F.sum("count").alias("clicks"), F.max("count").alias("most"))
+    found = pd.DataFrame(summed.toPandas()).set_index("number")
     earlier = clicks.where(F.col("event_time") < window.start).limit(1).count() > 0
     first = 0 if earlier or found.empty else int(found.index.min())
     days = found.reindex(range(first, -((window.start - window.cut) // card.day_ms))).fillna(0)
@@ -116,36 +118,47 @@ def check_days(clicks: DataFrame, window: Window, card: DatasetCard, rules: Rule
     })  # fmt: skip
 
 
-def check_log(total: int, valid: int, examples: pd.DataFrame, rules: Rules) -> None:
-    """A log of which too many clicks could not be landed (no id, or a time that is none) is refused."""
-    bad = total - valid
-    if bad > rules.max_invalid * total:
-        rule = f"all but {rules.max_invalid:.1%} of a log's clicks have ids of 1 to 256 characters and a time"
-        _refuse("clicks of the log", rule, bad, examples)
+def check_log(report: ReadReport, rules: Rules) -> None:
+    """A log of which too many rows are damaged (no item, a time that is none, a line that is cut) is refused."""
+    if report.invalid > rules.max_invalid * report.rows_read:
+        damaged = ", ".join(f"{n:,} {reason}" for reason, n in report.dropped.items() if reason not in BY_CHOICE)
+        raise BadNight(
+            f"{report.invalid:,} of the log's {report.rows_read:,} rows are damaged ({damaged}); at most "
+            f"{rules.max_invalid:.1%} may be (night.rules.max_invalid), so nothing is trained. See `dat data check`"
+        )
 
 
-def check_features(offline: Path, card: DatasetCard, shares: CategoryShares | None) -> None:
+def check_features(offline: Path, card: DatasetCard) -> None:
     """Hold the histories that the night has written against what counters and the card's features can be."""
     for side_name in ("query", "item"):
         side: Side = getattr(card, side_name)
         key = f"{side_name}_id"
-        width = len(all_half_lives(side.half_lives_ms, shares if side_name == "query" else None))
+        width = len(side.half_lives_ms)
         rules: RowRules = {
-            f"a row has a {key}, and clicks are counted from 1": lambda t, key=key: t[key].notnull() & (t.clicks >= 1),
-            f"there are {width} counters, finite and not negative": lambda t, width=width: (
-                (t.counters.length() == width)
-                & (t.counters.filter(lambda x: x.isnull() | x.isnan() | x.isinf() | (x < 0)).length() == 0)
-            ),
+            f"a row has a {key}": _has(key),
+            "clicks are counted from 1": lambda t: t.clicks >= 1,
+            f"there are {width} counters, finite and not negative": _counters(width),
             "a row is known from its event's time on": lambda t: t.created_timestamp == t.event_timestamp,
         }
         check_rows(f"{side_name} activity features", str(offline / f"{side_name}_activity/part=all/*.parquet"), rules)
-        rules = {f"a row has a {key}": lambda t, key=key: t[key].notnull()}
+        rules = {f"a row has a {key}": _has(key)}
         for name, field in side.features.items():
             if field.kind == "number":
-                rules[f"{name} is a finite number, or unknown"] = lambda t, name=name: (
-                    t[name].isnull() | ~(t[name].isnan() | t[name].isinf())
-                )
+                rules[f"{name} is a finite number, or unknown"] = _finite(name)
         check_rows(f"{side_name} profiles", str(offline / f"{side_name}_profile/part=all/*.parquet"), rules)
+
+
+def _has(column: str) -> RowRule:
+    return lambda t: t[column].notnull()
+
+
+def _finite(column: str) -> RowRule:
+    return lambda t: t[column].isnull() | ~(t[column].isnan() | t[column].isinf())
+
+
+def _counters(width: int) -> RowRule:
+    wrong = lambda x: x.isnull() | x.isnan() | x.isinf() | (x < 0)  # noqa: E731
+    return lambda t: (t.counters.length() == width) & (t.counters.filter(wrong).length() == 0)
 
 
 def check_known(clicks: DataFrame, items: DataFrame, card: DatasetCard, rules: Rules) -> None:
@@ -153,24 +166,24 @@ def check_known(clicks: DataFrame, items: DataFrame, card: DatasetCard, rules: R
     if card.item.table is None:
         return
     by_item = clicks.groupBy("item_id").count()
-    total = by_item.agg(F.sum("count")).first()[0] or 0
+    total = by_item.agg(F.sum("count")).collect()[0][0] or 0
     missing = by_item.join(items.select("item_id"), "item_id", "anti")
-    unknown = missing.agg(F.sum("count")).first()[0] or 0
+    unknown = missing.agg(F.sum("count")).collect()[0][0] or 0
     if total - unknown < rules.min_known_items * total:
         rule = f"at least {rules.min_known_items:.0%} of the clicks are on items that {card.item.table.path} has"
         _refuse("clicks", rule, unknown, missing.orderBy(F.desc("count"), "item_id").limit(EXAMPLES).toPandas())
 
 
-def check_set(train: Path, window: Window, negatives: int) -> None:
-    """Hold training rows against what the trainer relies on, above all that nothing is from the future."""
-    check_rows("training rows", str(train / "**" / "*.parquet"), {
-        "a row lies in the window": lambda t: t.event_time.between(window.start, window.cut - 1),
-        f"a row has the clicked item and {negatives} others":
-            lambda t: (t.candidates.length() == negatives + 1) & ~t.candidates[1:].contains(t.candidates[0]),
-        "the query's activity is from before the click":
-            lambda t: t.query__last_click.isnull() | (t.query__last_click < t.event_time),
-        "the items' activity is from before the click": lambda t: (t.item__last_click.length() == negatives + 1)
-            & (t.item__last_click.filter(lambda x: x >= t.event_time).length() == 0),
+def check_set(folder: Path, window: Window, negatives: int) -> None:
+    """Hold a set's clicks against what the trainer relies on, above all that no negative is from the future."""
+    rules: RowRules = {
+        "a click lies in the window": lambda t: t.event_time.between(window.start, window.cut - 1),
+        "a click has a query and an item of the set": lambda t: (t.query >= 0) & (t.item >= 0),
+        f"a click has {negatives} negatives": lambda t: t.negatives.length() == negatives,
+    }
+    check_rows("training clicks", str(folder / "clicks" / "**" / "*.parquet"), rules)
+    check_rows("items", str(folder / "items" / "*.parquet"), {
+        "an item exists before the cut": lambda t: t.since < window.cut,
     })  # fmt: skip
 
 

@@ -5,11 +5,10 @@ Kafka knows it of all processes together, so each can see by itself when the tim
 
 from kafka import TopicPartition
 
-from streaming.changelog import read_range
-from streaming.config import UpdaterConfig
-from streaming.offsets import Offsets, committed, ends, group_name
-from streaming.topics import SIGNALS_TOPIC
-from training.bundle import Manifest
+from model.bundle import Manifest
+from model.settings.updater import UpdaterConfig
+from streaming.kafka.changelog import read_range
+from streaming.kafka.offsets import Offsets, bundle_starts, committed, ends, group_name
 
 
 class CatchUp:
@@ -40,8 +39,8 @@ class CatchUp:
                 return False
             if not found[old["item"]]:
                 return True  # nobody runs that stage
-            self._ends = ends(self._config, [SIGNALS_TOPIC])
-        at = found[new["item"]]
+            self._ends = ends(self._config, [self._config.topics.item_signals])
+        at = bundle_starts(self._config, self._new.version) | found[new["item"]]
         return not any(self._left(partition, at.get(partition, 0), end) for partition, end in self._ends.items())
 
     def _left(self, partition: TopicPartition, start: int, end: int) -> bool:

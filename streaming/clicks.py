@@ -1,27 +1,27 @@
 """The edge: raw records become arrays of valid clicks, and what is not a click is set aside with its reason."""
 
-import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from kafka import KafkaProducer
 from kafka.errors import KafkaError
-from pydantic import ValidationError
 
-from feature_repo.click_event import Click
-from streaming.clients import RETRY, close_quietly
-from streaming.config import KafkaConnection
-from streaming.topics import CLICKS
+from feature_repo.event_rule import EventRule
+from model.click import Click, ClickValidator, InvalidClick, Record
+from model.forgetting import Forgotten, Listed
+from model.partitioner import partitions_of
+from model.settings.updater import KafkaConnection
+from streaming.kafka.clients import RETRY, close_quietly
 
 Array = np.ndarray
-_LOG_APPEND_TIME = 1
 _KEPT_BYTES = 900_000  # with its headers a dead letter must still fit into a record, or it would stop the stream
 
 
 @dataclass(frozen=True)
 class Clicks:
-    """N valid clicks in the order of their records: ids, event times [N] ms, and where in ``clicks`` they stand."""
+    """N valid events in the order of their records: ids, event times [N] ms, where in ``clicks`` they stand, and what
+    each weighs as a click [N] by the rule of the card; above 0 it is one."""
 
     event_ids: list[str]
     query_ids: list[str]
@@ -29,6 +29,7 @@ class Clicks:
     times: Array
     partitions: Array
     offsets: Array
+    weights: Array
 
     def __len__(self) -> int:
         return len(self.query_ids)
@@ -37,27 +38,39 @@ class Clicks:
         """Those that a mask [N] chooses."""
         if chosen.all():
             return self
+        rows = np.flatnonzero(chosen).tolist()
+        event_ids, query_ids, item_ids = (
+            [ids[row] for row in rows] for ids in (self.event_ids, self.query_ids, self.item_ids)
+        )
         return Clicks(
-            *([key for key, kept in zip(ids, chosen.tolist(), strict=True) if kept]
-              for ids in (self.event_ids, self.query_ids, self.item_ids)),
-            self.times[chosen], self.partitions[chosen], self.offsets[chosen],
+            event_ids, query_ids, item_ids,
+            self.times[chosen], self.partitions[chosen], self.offsets[chosen], self.weights[chosen],
         )  # fmt: skip
 
 
 class Rejected(NamedTuple):
-    """A record that is not a click: why, where it stands, and its bytes."""
+    """A record that is not a click: why, where it stands, when it was written, and its bytes."""
 
+    kind: str
     reason: str
     topic: str
     partition: int
     offset: int
+    timestamp: int
     key: bytes | None
     value: bytes
+
+    @classmethod
+    def of(cls, record: Any, kind: str, reason: str) -> "Rejected":
+        """A record of any topic of the loop."""
+        where = (record.topic, record.partition, record.offset, record.timestamp)
+        return cls(kind, reason, *where, record.key, record.value or b"")
 
     @property
     def headers(self) -> list[tuple[str, bytes]]:
         """What the dead letter's headers say."""
-        where = {"reason": self.reason, "topic": self.topic, "partition": self.partition, "offset": self.offset}
+        where: dict[str, Any] = {"kind": self.kind, "reason": self.reason, "topic": self.topic}
+        where |= {"partition": self.partition, "offset": self.offset, "timestamp": self.timestamp}
         if len(self.value) > _KEPT_BYTES:
             where["truncated_from_bytes"] = len(self.value)
         return [(name, str(value).encode()) for name, value in where.items()]
@@ -68,53 +81,38 @@ class Rejected(NamedTuple):
         return self.value[:_KEPT_BYTES]
 
 
-def decode(records: list[Any], clock_skew_ms: int) -> tuple[Clicks, list[Rejected]]:
-    """Sort records (kafka-python's) into clicks and rejects.
-
-    A click is rejected if it is not JSON, lacks a field or has one of the wrong type, has an absurd time or one that
-    is more than ``clock_skew_ms`` ahead of the broker's clock, or is not keyed by its query: Kafka would then
-    deliver one query's clicks to two workers, and its vector would have two writers.
-    """
+def decode(records: list[Any], validate: ClickValidator, rule: EventRule) -> tuple[Clicks, list[Rejected], Listed]:
+    """Sort records (kafka-python's) into events, rejects and queries that are forgotten here, by the one verdict of
+    :mod:`model.click`."""
     clicks: list[Click] = []
+    forgotten: Listed = {}
     places: list[tuple[int, int]] = []
     rejects: list[Rejected] = []
-    now = int(time.time() * 1000)
-    for record in records:
-        reason = None
-        try:
-            click = Click.model_validate_json(record.value or b"")
-        except ValidationError as error:
-            reason = _first(error)
+    verdicts = validate(Record(r.key, r.value, r.partition, r.timestamp) for r in records)
+    for record, verdict in zip(records, verdicts, strict=True):
+        if isinstance(verdict, Click):
+            clicks.append(verdict)
+            places.append((record.partition, record.offset))
+        elif isinstance(verdict, InvalidClick):
+            rejects.append(Rejected.of(record, *verdict))
         else:
-            # Where the topic is stamped by its writers, a writer's wrong clock cannot be told by the stamp.
-            clock = record.timestamp if record.timestamp_type == _LOG_APPEND_TIME else now
-            if click.event_time > clock + clock_skew_ms:
-                reason = f"event_time: {click.event_time - clock} ms ahead of the broker's clock"
-            elif record.key != click.query_id.encode():
-                reason = "key: the record is not keyed by its query_id"
-        if reason:
-            rejects.append(
-                Rejected(reason, record.topic, record.partition, record.offset, record.key, record.value or b"")
+            forgotten[verdict.query_id] = Forgotten(
+                before=verdict.forget_before, partition=record.partition, offset=record.offset
             )
-            continue
-        clicks.append(click)
-        places.append((record.partition, record.offset))
     where = np.array(places, np.int64).reshape(-1, 2)
-    return Clicks(
-        [click.event_id for click in clicks],
-        [click.query_id for click in clicks],
-        [click.item_id for click in clicks],
-        np.array([click.event_time for click in clicks], np.int64),
-        where[:, 0],
-        where[:, 1],
-    ), rejects
-
-
-def _first(error: ValidationError) -> str:
-    first = error.errors(include_input=False, include_url=False)[0]
-    if first["type"] == "json_invalid":
-        return f"not JSON: {first['msg']}"
-    return f"{'.'.join(str(part) for part in first['loc']) or 'click'}: {first['msg']}"
+    return (
+        Clicks(
+            [click.event_id for click in clicks],
+            [click.query_id for click in clicks],
+            [click.item_id for click in clicks],
+            np.array([click.event_time for click in clicks], np.int64),
+            where[:, 0],
+            where[:, 1],
+            np.array([rule.weight(click.event_type, click.value) for click in clicks], np.float32),
+        ),
+        rejects,
+        forgotten,
+    )
 
 
 class ClickWriter:
@@ -135,7 +133,11 @@ class ClickWriter:
     def send(self, click: Click) -> Any:
         """Queue a click; the future resolves to its place in the topic (``.partition``, ``.offset``)."""
         value = click.model_dump_json(exclude_none=True).encode()
-        return self._producer.send(CLICKS, key=click.query_id.encode(), value=value)
+        topic, partition = self._connection.topics.clicks, None  # the client's own choice is murmur2's
+        if self._connection.partitioner != "murmur2":
+            count = len(self._producer.partitions_for(topic))
+            partition = int(partitions_of([click.query_id], count, self._connection.partitioner)[0])
+        return self._producer.send(topic, key=click.query_id.encode(), value=value, partition=partition)
 
     def write(self, click: Click, timeout_s: float = 10) -> Any:
         """Send a click and wait for its acknowledgement.
@@ -156,5 +158,6 @@ class ClickWriter:
     def flush(self) -> None:
         self._producer.flush()
 
-    def close(self) -> None:
-        self._producer.close(timeout=10)
+    def close(self, timeout_s: float = 10) -> None:
+        """Send what is left; clicks that were not acknowledged by then are lost, as their futures say."""
+        close_quietly(self._producer, timeout_s)

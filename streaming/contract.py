@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
-from training.bundle import Manifest
+from model.bundle import Manifest
 
 if TYPE_CHECKING:
     from feast import FeatureStore

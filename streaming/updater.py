@@ -7,13 +7,15 @@ from typing import TYPE_CHECKING
 
 from kafka.errors import KafkaError
 
+from model.bundle import Bundle
+from model.bundle_store import BundleStore
+from model.settings.updater import UpdaterConfig
 from streaming import metrics
+from streaming.bundle_runtime import STAGES, BundleRuntime, tidy
 from streaming.catch_up import CatchUp
-from streaming.clients import quiet_kafka
-from streaming.config import UpdaterConfig
 from streaming.contract import check_services
-from streaming.generation import STAGES, Generation
-from training.bundle import Bundle, Shelf
+from streaming.kafka.clients import quiet_kafka
+from streaming.monitor import Monitor
 
 if TYPE_CHECKING:
     from feast import FeatureStore
@@ -33,7 +35,7 @@ def run_updater(
     stages: Sequence[str] = STAGES,
     feast_sink: bool = True,
     ready: Callable[[], None] | None = None,
-    shelf: Shelf | None = None,
+    shelf: BundleStore | None = None,
 ) -> None:
     """Keep a bundle's vectors up to the clicks until ``stop`` is set. The topics must exist.
 
@@ -42,7 +44,7 @@ def run_updater(
         store: The Feast store with the profiles, and with the views that the sink writes.
         config: Settings.
         stop: Set it to end; batches at hand are finished first.
-        stages: ``query``, ``item``, or both.
+        stages: ``query``, ``item``, both, or none: this process is a sink alone.
         feast_sink: Whether this process writes to the online store.
         ready: Called once all that was started has restored its state and follows.
         shelf: Watched for another bundle in service, which takes this one's place; None: nothing is.
@@ -51,12 +53,12 @@ def run_updater(
         Exception: what ended one of the threads; the others are stopped first.
     """
     quiet_kafka()
-    updater = _Updater(store, config, stop, stages, feast_sink)
+    updater = _Updater(store, config, stop, stages, feast_sink, shelf)
     server = None
     try:
         updater.start(bundle)
         if config.metrics_port is not None:
-            server = metrics.serve(config.metrics_port, alive=updater.alive, ready=updater.ready)
+            server = metrics.serve(config.metrics_host, config.metrics_port, updater.alive, updater.ready)
         while not stop.wait(0.05) and not updater.ready():
             pass
         if ready and not stop.is_set():
@@ -75,34 +77,46 @@ def run_updater(
 
 
 class _Updater:
-    """What runs: one generation, and beside it the next one while that replays the clicks since its cut."""
+    """What runs: one runtime, and beside it the next one while that replays the clicks since its cut."""
 
     def __init__(
-        self, store: "FeatureStore", config: UpdaterConfig, stop: threading.Event, stages: Sequence[str], sink: bool
+        self,
+        store: "FeatureStore",
+        config: UpdaterConfig,
+        stop: threading.Event,
+        stages: Sequence[str],
+        sink: bool,
+        shelf: BundleStore | None,
     ):
         self.failure: BaseException | None = None
         self._store, self._config, self._stop, self._stages, self._sink = store, config, stop, stages, sink
-        self._current: Generation | None = None
-        self._next: Generation | None = None
+        self._current: BundleRuntime | None = None
+        self._next: BundleRuntime | None = None
         self._catch_up: CatchUp | None = None
         self._refused: set[str] = set()
+        self._monitor = Monitor(
+            config, lambda: self._current.members, lambda: shelf.versions() if shelf else [], self._end_with
+        )
 
     def start(self, bundle: Bundle) -> None:
-        self._current = self._generation(bundle)
+        self._current = self._runtime(bundle)
         self._serve()
+        self._monitor.start()
 
     def alive(self) -> bool:
         return self._current.alive
 
     def ready(self) -> bool:
-        return self._current.ready
+        """Whether clicks get through: all state is restored, no error repeats, and what waits is worked on."""
+        return self._current.ready and self._monitor.flowing
 
     def end(self) -> None:
-        for generation in (self._next, self._current):
-            if generation is not None:
-                generation.end()
+        self._monitor.end()
+        for runtime in (self._next, self._current):
+            if runtime is not None:
+                runtime.end()
 
-    def watch(self, shelf: Shelf) -> None:
+    def watch(self, shelf: BundleStore) -> None:
         """Look which bundle is in service: begin to bring another one up, hand over to it, or drop it again."""
         version = shelf.current()
         if self._next is not None and self._next.failure is not None:
@@ -117,19 +131,22 @@ class _Updater:
         elif self._caught_up():
             self._hand_over()
 
-    def _generation(self, bundle: Bundle) -> Generation:
-        return Generation(bundle, self._store, self._config, self._stages, self._failed)
+    def _runtime(self, bundle: Bundle) -> BundleRuntime:
+        return BundleRuntime(bundle, self._store, self._config, self._stages, self._failed)
 
-    def _failed(self, generation: Generation) -> None:
-        if self._current is None or generation is self._current:
-            self.failure = self.failure or generation.failure
-            self._stop.set()
+    def _failed(self, runtime: BundleRuntime) -> None:
+        if self._current is None or runtime is self._current:
+            self._end_with(runtime.failure)
 
-    def _bring_up(self, shelf: Shelf, version: str) -> None:
+    def _end_with(self, error: BaseException) -> None:
+        self.failure = self.failure or error
+        self._stop.set()
+
+    def _bring_up(self, shelf: BundleStore, version: str) -> None:
         try:
             bundle = shelf.load(version)
             check_services(self._store, bundle.manifest)
-            self._next = self._generation(bundle)
+            self._next = self._runtime(bundle)
         except (KafkaError, TimeoutError) as error:
             log.warning("bundle_waits bundle=%s error=%r", version, error)  # for the broker: looked at again
             return
@@ -157,7 +174,10 @@ class _Updater:
         old.end()  # first: the store has one writer
         metrics.BUNDLE.labels(old.version).set(0)
         self._serve()
-        log.info("bundle_in_service bundle=%s before=%s", self._current.version, old.version)
+        version = old.version
+        del old
+        tidy()
+        log.info("bundle_in_service bundle=%s before=%s", self._current.version, version)
 
     def _drop(self) -> None:
         log.info("bundle_dropped bundle=%s stays=%s", self._next.version, self._current.version)

@@ -25,7 +25,6 @@ time_unit = "ms"
 [query]
 table = { path = "users.csv", id = "user" }
 half_lives = ["1h", "24h"]
-category_shares = "12h"
 
 [query.features]
 city = { column = "city", kind = "category" }

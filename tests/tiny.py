@@ -8,16 +8,23 @@ import pandas as pd
 import torch
 
 from feature_repo.card import Clicks, DatasetCard, Field_, Side
-from training.activity import count
-from training.bundle import Bundle, Manifest, SideTable
-from training.dat import DAT, DATConfig, represent
-from training.features import Inputs, InputSpec, dense, encode, fit
-from training.history import newest
-from training.towers import TowerConfig
+from model.bundle import Bundle, Manifest
+from model.counters import count
+from model.features import InputSpec, encode, fit
+from model.folds import query_inputs
+from model.scan import Groups
+from model.settings.model import AMM, DATConfig, MemoryConfig, TowerConfig
+from model.state import EntityState
+from model.towers import Towers
+from training.dat import DAT
+from training.memory import MemoryDAT
 
 CUT_MS = 1_700_000_000_000
 GENRES = ("drama", "comedy", "war")
 CITIES = ("Lyon", "Oslo")
+SMALL = DATConfig(memory=MemoryConfig(dim=8, rates=(0.4, 0.1), second=8, hidden=16))
+WIDTH = 32  # numbers in an item's vector, of SMALL
+SMALL_AMM = AMM.model_copy(update={"tower": TowerConfig(embedding_dim=4, hidden=(16,), output_dim=8)})
 
 TINY = DatasetCard(
     name="tiny",
@@ -59,28 +66,31 @@ def item_profiles(count_: int) -> dict[str, list]:
     }
 
 
-def _table(model_tower, spec: InputSpec, config: DATConfig, columns: dict[str, list], history: int, rng) -> SideTable:
+def _state(tower, spec: InputSpec, config: DATConfig, columns: dict[str, list], history: int, rng) -> EntityState:
     """State at the cut: every other id has three clicks in the hour before it and a random augmented vector."""
-    n, d = len(columns["id"]), config.tower.output_dim
-    memories = config.memories_of("query" if history else "item")
+    n = len(columns["id"])
     profile = encode(spec, columns, n)
     active = np.arange(n) % 2 == 0
-    groups = np.repeat(np.flatnonzero(active), 3)
-    times = CUT_MS - rng.integers(1, 3_600_000, len(groups))
-    counters, last = count(
-        np.zeros((n, len(spec.half_lives_ms)), np.float32), np.zeros(n, np.int64), groups, times, spec.half_lives_ms
-    )
+    key = np.repeat(np.flatnonzero(active), 3)
+    times = CUT_MS - rng.integers(1, 3_600_000, len(key))
+    none = np.zeros((n, len(spec.half_lives_ms))), np.zeros(n, np.int64)
+    counters, last_click = count(Groups.of(key, n), *none, times, spec.half_lives_ms).after()
     clicks = np.where(active, 3, 0).astype(np.int64)
-    a = (rng.normal(size=(n, len(memories), d)) * active[:, None, None] / np.sqrt(d)).astype(np.float32)
+    width = config.query_state_dim if history else config.item_state_dim
+    a = rng.normal(size=(n, width)) * active[:, None] / np.sqrt(8)
     ring = np.full((n, history), -1, np.int32)
     ring[active, :3] = rng.integers(0, 4, (int(active.sum()), 3)) if history else 0
-    fast = dense(spec, profile, counters, clicks, last, np.full(n, CUT_MS))
-    latest = newest(ring, clicks, config.latest) + 1 if history and config.latest else None
-    vectors = represent(model_tower, Inputs(np.arange(1, n + 1), profile.codes, fast, latest), a)
-    return SideTable(
-        ids=columns["id"], codes=profile.codes, numbers=profile.numbers, times=profile.times, a=a, folded=clicks.copy(),
-        clicks=clicks, counters=counters, last_click=last, history=ring, vectors=vectors,
+    state = EntityState(
+        columns["id"], codes=profile.codes, numbers=profile.numbers, times=profile.times, a=a.astype(np.float32),
+        update_count=clicks.copy(), clicks=clicks, counters=counters, last_click=last_click, recent_items=ring,
+        as_of=np.full(n, CUT_MS),
     )  # fmt: skip
+    rows = np.arange(n)
+    inputs = (
+        query_inputs(state, spec, config, rows, state.as_of, n) if history else state.inputs(spec, rows, state.as_of)
+    )
+    state.columns["vectors"] = tower(inputs, state.a)
+    return state
 
 
 def tiny_bundle(
@@ -99,21 +109,25 @@ def tiny_bundle(
 
     Args:
         offsets: Its cut in Kafka.
-        frozen_items: Make p_v depend on nothing that a click changes (activity, age, a_v), so that a_u has one right
-            answer whatever the order in which the two stages run.
+        frozen_items: Of the preset ``amm``: make p_v depend on nothing that a click changes (activity, age, a_v), so
+            that a_u has one right answer whatever the order in which the two stages run.
         services: The feature services that the manifest records; by default, those that the card defines.
     """
     rng = np.random.default_rng(seed)
     torch.manual_seed(seed)
-    config = config or DATConfig(tower=TowerConfig(embedding_dim=4, hidden=(16,), output_dim=8))
+    config = config or SMALL
     query_columns, item_columns = query_profiles(queries), item_profiles(items)
     query_spec, item_spec = fit(card.query, query_columns), fit(card.item, item_columns)
-    model = DAT(queries, items, query_spec, item_spec, config).eval()
-    if frozen_items:
-        first = model.item_tower.layers[0]
-        moving = item_spec.dense_width + len(config.memories_of("item")) * config.tower.output_dim
-        with torch.no_grad():
-            first.weight[:, -moving:] = 0
+    model: DAT | MemoryDAT
+    if config.preset == "memories":
+        model = MemoryDAT(items, query_spec, item_spec, config)
+    else:
+        model = DAT(queries, items, query_spec, item_spec, config)
+        if frozen_items:
+            moving = item_spec.dense_width + config.item_state_dim
+            with torch.no_grad():
+                model.item_tower.layers[0].weight[:, -moving:] = 0
+    towers = Towers.of(model.weights(), query_spec, item_spec, config)
     manifest = Manifest(
         version=version, dataset=card.name, created=datetime.now(UTC),
         window=(datetime.fromtimestamp(CUT_MS / 1000 - 864_000, UTC), datetime.fromtimestamp(CUT_MS / 1000, UTC)),
@@ -122,9 +136,9 @@ def tiny_bundle(
     )  # fmt: skip
     return Bundle(
         manifest,
-        model,
-        _table(model.query_tower, query_spec, config, query_columns, card.history, rng),
-        _table(model.item_tower, item_spec, config, item_columns, 0, rng),
+        towers,
+        _state(towers.query, query_spec, config, query_columns, card.history, rng),
+        _state(towers.item, item_spec, config, item_columns, 0, rng),
     )
 
 

@@ -1,1 +1,1 @@
-"""Learn: features, towers, augmented vectors, losses, trainer, evaluation, the model bundle."""
+"""How a bundle is made: training set, towers, losses, trainer."""

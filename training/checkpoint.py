@@ -1,18 +1,17 @@
 """Checkpoints by epoch: training that is killed and started again ends in the very same weights."""
 
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from feature_repo.atomic import atomic_write
+
 
 def save(file: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers and texts; a crash leaves the previous file."""
-    file.parent.mkdir(parents=True, exist_ok=True)
-    staging = file.with_name(f".{file.name}.{os.getpid()}")
-    torch.save(state, staging)
-    staging.replace(file)
+    with atomic_write(file) as staging:
+        torch.save(state, staging)
 
 
 def load(file: Path) -> dict[str, Any] | None:

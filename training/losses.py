@@ -1,11 +1,9 @@
-"""The losses: eq. 2 (mimic), eq. 3 (category alignment), eq. 4 (cross entropy), and sampled softmax beside it."""
+"""The losses: sampled softmax, and the paper's eq. 2 (mimic), eq. 3 (category alignment), eq. 4 (cross entropy)."""
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-RARE = 1e-12  # more than never, so that its log is finite
-NO_POSITIVE = -100  # where a query's positive would stand: it is not counted
 MASKED = -1e9  # a logit that no softmax sees; finite, so that no gradient is NaN
 
 
@@ -68,49 +66,47 @@ def _squared_norms(rows: Tensor, group: Tensor, sizes: Tensor) -> Tensor:
     return total
 
 
-def binary_cross_entropy(queries: Tensor, items: Tensor, exists: Tensor, temperature: float) -> Tensor:
+def binary_cross_entropy(
+    queries: Tensor, items: Tensor, exists: Tensor, temperature: float, weights: Tensor | None = None
+) -> Tensor:
     """Eq. 4 over each positive and its own negatives.
 
     Args:
         queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first. exists: [B, 1+S] whether there is a candidate.
         temperature: multiplies the scores (1: eq. 4 to the letter).
+        weights: [B] of the positives and their negatives; None: 1.
     """
     logits = temperature * (items @ queries[:, :, None])[:, :, 0]
     labels = torch.zeros_like(logits)
     labels[:, 0] = 1
-    return F.binary_cross_entropy_with_logits(logits[exists], labels[exists])
+    each = None if weights is None else weights[:, None].expand_as(logits)[exists]
+    return F.binary_cross_entropy_with_logits(logits[exists], labels[exists], each)
 
 
 def sampled_softmax(
-    queries: Tensor,
-    items: Tensor,
-    item_rows: Tensor,
-    seen: Tensor,
-    expected: Tensor,
-    temperature: float,
-) -> Tensor:
-    """Cross entropy of each positive against all the batch's candidates, in-batch positives and uniform negatives.
+    queries: Tensor, items: Tensor, positive: Tensor, bias: Tensor, own_bias: Tensor, seen: Tensor, temperature: float,
+    weights: Tensor | None = None,
+) -> Tensor:  # fmt: skip
+    """Cross entropy of each positive against all candidates of the batch: other rows' positives, and negatives.
 
     Args:
-        queries: [B, d] p_u. items: [B, 1+S, d] p_v, the positive first.
-        item_rows: [B, 1+S] which items (−1: no candidate; where it is the positive, its query is not counted).
-        seen: [B, B, 1+S] the candidates of the whole batch that are no negatives of a query, since it has seen them.
-        expected: [B, 1+S] how often each item is expected among a batch's candidates, for the logQ correction.
-
-    Left out for a positive: the same item wherever else it stands (an accidental hit), and what its query has seen.
+        queries: [B, d] p_u. items: [U, d] p_v of the distinct candidates.
+        positive: [B] columns of the positives.
+        bias: [U] log of how often a candidate stands in the batch, less log of how often it was expected to (logQ).
+        own_bias: [B] the same of the positives' own cells.
+        seen: [B, U] candidates that the query has clicked, which are no negatives of it.
+        weights: [B] of the rows' losses; None: 1.
     """
-    size, width, dim = items.shape
-    # Positives first, then the negatives of the whole batch.
-    columns = torch.cat([items[:, 0], items[:, 1:].reshape(-1, dim)])
-    rows = torch.cat([item_rows[:, 0], item_rows[:, 1:].reshape(-1)])
-    log_expected = (expected + RARE).log()
-    shift = torch.cat([log_expected[:, 0], log_expected[:, 1:].reshape(-1)])
-    hidden = torch.cat([seen[:, :, 0], seen[:, :, 1:].reshape(size, -1)], dim=1)
-    hidden = hidden | (rows[None, :] == item_rows[:, :1]) | (rows < 0)[None, :]
-    own = torch.arange(size)
-    hidden[own, own] = False
-    # Added within the product, which needs no further pass over [B, B·(1+S)] in either direction.
-    logits = torch.addmm(torch.where(hidden, MASKED, -shift), temperature * queries, columns.T)
-    positive = torch.where(item_rows[:, 0] >= 0, own, NO_POSITIVE)
-    total = F.cross_entropy(logits, positive, ignore_index=NO_POSITIVE, reduction="sum")
-    return total / (positive >= 0).sum().clamp(min=1)
+    own = torch.arange(len(queries))
+    shift = torch.where(seen, MASKED, bias)
+    shift[own, positive] = own_bias
+    # Added within the product, which needs no further pass over [B, U] in either direction.
+    logits = torch.addmm(shift, temperature * queries, items.T)
+    return cross_entropy(logits, positive, weights)
+
+
+def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
+    """The mean over rows [B], each of which counts as its weight; None: 1."""
+    if weights is None:
+        return F.cross_entropy(logits, target)
+    return (F.cross_entropy(logits, target, reduction="none") * weights).mean()

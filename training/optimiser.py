@@ -5,27 +5,29 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from training.workers import ALONE, Workers
-
 
 class Optimiser:
     """One step touches the rows of the batch and the dense layers, however many ids there are.
 
     Args:
-        table_rate: The tables' learning rate, as a multiple of the layers'. A rare id takes part in a few steps only,
-            and Adam moves a number by about its learning rate a step: at the layers' rate it would hardly move.
+        embedding_scale: The embeddings' learning rate, as a multiple of the layers'. A rare id takes part in a few
+            steps only, and Adam moves a number by about its learning rate a step: at the layers' rate it would hardly
+            move.
+        weight_decay: AdamW's, of the layers. clip: the largest norm of the layers' gradient.
     """
 
-    def __init__(self, model: nn.Module, learning_rate: float, workers: Workers = ALONE, *, table_rate: float = 1.0):
+    def __init__(
+        self, model: nn.Module, learning_rate: float, *, embedding_scale: float = 1.0, weight_decay: float = 0.0,
+        clip: float | None = None,
+    ):  # fmt: skip
         tables = [module.weight for module in model.modules() if isinstance(module, nn.Embedding)]
         held = {id(table) for table in tables}
         dense = [parameter for parameter in model.parameters() if id(parameter) not in held]
-        self.workers = workers
-        self.parameters = [*dense, *tables]
-        self.rates = [learning_rate] * bool(dense) + [learning_rate * table_rate] * bool(tables)
+        self.dense, self.clip = dense, clip
+        self.rates = [learning_rate] * bool(dense) + [learning_rate * embedding_scale] * bool(tables)
         self.parts: list[torch.optim.Optimizer] = []
         if dense:
-            self.parts.append(torch.optim.Adam(dense, fused=True))
+            self.parts.append(torch.optim.AdamW(dense, weight_decay=weight_decay, fused=True))
         if tables:
             self.parts.append(torch.optim.SparseAdam(tables))
         self.scale(1.0)
@@ -40,7 +42,8 @@ class Optimiser:
         for part in self.parts:
             part.zero_grad(set_to_none=True)
         loss.backward()
-        self.workers.sum_gradients(self.parameters)
+        if self.clip:
+            torch.nn.utils.clip_grad_norm_(self.dense, self.clip)
         for part in self.parts:
             part.step()
 
@@ -48,6 +51,6 @@ class Optimiser:
         """What the next step depends on, for a checkpoint."""
         return [part.state_dict() for part in self.parts]
 
-    def restore(self, state: list[dict[str, Any]]) -> None:
-        for part, held in zip(self.parts, state, strict=True):
-            part.load_state_dict(held)
+    def load_state(self, state: list[dict[str, Any]]) -> None:
+        for part, saved in zip(self.parts, state, strict=True):
+            part.load_state_dict(saved)

@@ -2,12 +2,61 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
-from training.bundle import Bundle
+from model.bundle import Bundle
+from model.features import InputSpec
+from model.settings.model import DATConfig
 from training.dat import DAT
-from training.features import InputSpec
-from training.towers import Tower
+from training.training_set import TrainingSet
+
+Array = np.ndarray
+
+
+@torch.no_grad()
+def warm_start(model: DAT, data: TrainingSet, config: DATConfig, initial: Bundle) -> None:
+    """Copy what still fits: embeddings of known ids and values, and layers of the same shape.
+
+    New ids keep their fresh embeddings. A tower whose inputs changed keeps what reads them, its first layer and the
+    linear path beside the layers, fresh.
+    """
+    old, manifest = initial.towers.weights, initial.manifest
+    for side, ids, old_ids, spec, old_spec in (
+        ("query_tower", data.queries.ids, initial.queries.ids, data.query_spec, manifest.query),
+        ("item_tower", data.items.ids, initial.items.ids, data.item_spec, manifest.item),
+    ):
+        new = dict(getattr(model, side).state_dict(keep_vars=True))
+        same_inputs = _layout(spec, config, side) == _layout(old_spec, manifest.config, side)
+        values, old_values = _value_rows(spec), _value_rows(old_spec)
+        shared_values = [(row, old_values[key]) for key, row in values.items() if key in old_values]
+        for name, weight in new.items():
+            before = old.get(f"{side}.{name}")
+            if before is None or before.shape[1:] != weight.shape[1:]:
+                continue
+            if name == "ids.weight":
+                _copy_rows(weight, before, _shared(ids, old_ids[: len(before) - 1]))
+            elif name == "recent.items.weight":
+                _copy_rows(weight, before, _shared(data.items.ids, initial.items.ids[: len(before) - 1]))
+            elif name == "features.weight":
+                _copy_rows(weight, before, shared_values)
+            elif before.shape == weight.shape and (same_inputs or not _reads_inputs(name)):
+                weight.copy_(torch.from_numpy(np.array(before)))
+
+
+def _reads_inputs(name: str) -> bool:
+    """Whether a weight belongs to the meaning and the scales of a tower's inputs."""
+    return name.split(".")[0] in ("shortcut", "dense_mean", "dense_std") or name.startswith("layers.0.")
+
+
+def _shared(ids: Sequence[str], old_ids: Sequence[str]) -> list[tuple[int, int]]:
+    """(new, old) rows of the embeddings of the ids that both have; the unknown id's first.
+
+    Args:
+        old_ids: Those that have embeddings: a bundle's ids that came after its window have none, and are its last.
+    """
+    position = {name: row + 1 for row, name in enumerate(old_ids)}
+    return [(0, 0), *((row + 1, position[name]) for row, name in enumerate(ids) if name in position)]
 
 
 def _value_rows(spec: InputSpec) -> dict[tuple[str, str | None], int]:
@@ -19,60 +68,13 @@ def _value_rows(spec: InputSpec) -> dict[tuple[str, str | None], int]:
     return rows
 
 
-def _layout(tower: Tower, spec: InputSpec) -> tuple:
+def _layout(spec: InputSpec, config: DATConfig, side: str) -> tuple:
     """What stands where in the input of a tower's first layer: of one width, it may still mean other things."""
-    fields, times = [field.name for field in spec.categories], [*spec.times, *spec.decays_ms]
-    numbers = [number.name for number in spec.numbers]
-    latest = None if tower.latest is None else tower.latest.weight.tolist()
-    return fields, numbers, times, spec.shares, latest, tower.embedded
+    fields, numbers = [(field.name, field.slots) for field in spec.categories], [number.name for number in spec.numbers]
+    recent = (config.recent_items, config.recent_alphas) if side == "query_tower" else None
+    return fields, numbers, spec.times, spec.half_lives_ms, recent, config.ema_alphas, config.tower
 
 
-def _copy_rows(new: torch.Tensor, old: torch.Tensor, to: Sequence[int], source: Sequence[int]) -> None:
-    new[torch.tensor(to, dtype=torch.long)] = old[torch.tensor(source, dtype=torch.long)]
-
-
-@torch.no_grad()
-def warm_start(
-    model: DAT, query_ids: list[str], item_ids: list[str], query_spec: InputSpec, item_spec: InputSpec, initial: Bundle
-) -> None:
-    """Copy what still fits: embeddings of known ids and values, and layers of the same shape.
-
-    New ids keep their fresh embeddings. A tower whose inputs changed keeps what reads them, its first layer and the
-    linear path beside the layers, fresh.
-    """
-    items = {name: row + 1 for row, name in enumerate(initial.items.ids)}
-    known_items = [(row + 1, items[name]) for row, name in enumerate(item_ids) if name in items]
-    sides = (
-        (
-            model.query_tower,
-            initial.model.query_tower,
-            query_ids,
-            initial.queries.ids,
-            query_spec,
-            initial.manifest.query,
-        ),
-        (model.item_tower, initial.model.item_tower, item_ids, initial.items.ids, item_spec, initial.manifest.item),
-    )
-    for tower, old, ids, old_ids, spec, old_spec in sides:
-        if tower.ids.weight.shape[1] != old.ids.weight.shape[1]:
-            continue
-        position = {name: row + 1 for row, name in enumerate(old_ids)}
-        shared = [(row + 1, position[name]) for row, name in enumerate(ids) if name in position]
-        _copy_rows(tower.ids.weight, old.ids.weight, [0, *(a for a, _ in shared)], [0, *(b for _, b in shared)])
-        values, old_values = _value_rows(spec), _value_rows(old_spec)
-        both = [key for key in values if key in old_values]
-        _copy_rows(tower.features.weight, old.features.weight, [values[k] for k in both], [old_values[k] for k in both])
-        inputs_match = _layout(tower, spec) == _layout(old, old_spec)
-        if tower.latest is not None and old.latest is not None:
-            _copy_rows(tower.latest.items.weight, old.latest.items.weight, *zip((0, 0), *known_items, strict=True))
-        if inputs_match:  # the first layer belongs to the scales that it was trained with
-            tower.dense_mean, tower.dense_std = old.dense_mean.clone(), old.dense_std.clone()
-        pairs = list(zip(tower.layers, old.layers, strict=False))
-        if tower.shortcut is not None and old.shortcut is not None:
-            pairs.insert(0, (tower.shortcut, old.shortcut))
-        first = {tower.layers[0], tower.shortcut}
-        for layer, old_layer in pairs:
-            for name, parameter in layer.named_parameters():
-                before = dict(old_layer.named_parameters()).get(name)
-                if before is not None and before.shape == parameter.shape and (layer not in first or inputs_match):
-                    parameter.copy_(before)
+def _copy_rows(new: torch.Tensor, old: Array, pairs: Sequence[tuple[int, int]]) -> None:
+    to, source = np.array(pairs, np.int64).reshape(-1, 2).T
+    new[torch.from_numpy(to)] = torch.from_numpy(old[source])

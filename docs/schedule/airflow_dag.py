@@ -1,15 +1,29 @@
 """The nightly job as an Airflow DAG (Airflow 3): goes in the DAGs folder of a worker that has ``dat`` installed.
 
-Two Variables: ``dat_command``, such as ``/opt/dat/dat`` (default ``dat``), and ``dat_home``. One run a day, each for
+Variables: ``dat_command``, such as ``/opt/dat/dat`` (default ``dat``), and the settings ``dat_home``, ``dat_dataset``,
+``dat_kafka``, ``dat_redis``; secrets belong into files (``DAT_SECRETS_DIR`` of the worker). One run a day, each for
 its own date. The job holds a lock, skips what is done, and goes on where a killed run was: Airflow may retry it freely.
+A night that the gate refuses fails its task at once, without a retry, so that whoever is told of failures is told.
 """
 
 from datetime import datetime, timedelta
 
 from airflow.providers.standard.operators.bash import BashOperator
 from airflow.sdk import DAG
+from airflow.sdk.exceptions import AirflowFailException, AirflowSkipException
 
 REFUSED = 3  # the gate kept the old bundle in service: nothing to retry, something to look at
+
+
+class Nightly(BashOperator):
+    """A command whose exit status 3 fails the task for good; any other but 0 may be tried again."""
+
+    def execute(self, context):
+        try:
+            return super().execute(context)
+        except AirflowSkipException as refused:
+            raise AirflowFailException("the gate refused the night's model: see the end of this log") from refused
+
 
 with DAG(
     dag_id="dat_nightly",
@@ -22,14 +36,19 @@ with DAG(
     tags=["dat"],
 ) as dag:
     # The test day is the one that has ended before the run, also where the run itself comes late.
-    BashOperator(
+    Nightly(
         task_id="nightly",
         bash_command=(
             "{{ var.value.get('dat_command', 'dat') }} nightly"
             " --date {{ (dag_run.run_after - macros.timedelta(days=1)).strftime('%Y-%m-%d') }}"
             " --json {{ var.value.get('dat_home', '/var/lib/dat') }}/nightly-{{ run_id | replace(':', '') }}.json"
         ),
-        env={"DAT_HOME": "{{ var.value.get('dat_home', '/var/lib/dat') }}"},
+        env={
+            "DAT_HOME": "{{ var.value.get('dat_home', '/var/lib/dat') }}",
+            "DAT_DATASET": "{{ var.value.get('dat_dataset', 'movielens-100k') }}",
+            "DAT_UPDATER__BOOTSTRAP": "{{ var.value.get('dat_kafka', '127.0.0.1:9092') }}",
+            "DAT_REDIS": "{{ var.value.get('dat_redis', '') }}",
+        },
         append_env=True,
         skip_on_exit_code=REFUSED,
     )

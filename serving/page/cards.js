@@ -14,6 +14,12 @@ export function hue(text) {
   return hash;
 }
 
+/** What people call an item, its article in front: "Full Monty, The (1997)" is filed under F. */
+export function title(item) {
+  const parts = /^(.*), (The|A|An|Le|La|Les|Il|El|Der|Die|Das)( \(\d{4}\))?$/.exec(item.title ?? "");
+  return parts ? `${parts[2]} ${parts[1]}${parts[3] ?? ""}` : (item.title ?? item.item_id);
+}
+
 const element = (tag, name, text) => {
   const made = document.createElement(tag);
   if (name) made.className = name;
@@ -33,7 +39,7 @@ function build(item, onClick) {
   tile.style.setProperty("--hue2", hue(item.category[1] ?? first) );
   const rank = element("div", "rank");
   rank.append(element("span", "place"), element("span", "move"));
-  tile.append(rank, element("div", "title", item.title ?? item.item_id));
+  tile.append(rank, element("div", "title", title(item)));
   const body = element("div", "body");
   const chips = element("div", "chips");
   for (const name of item.category.slice(0, 3)) chips.append(element("span", "chip", name));
@@ -46,15 +52,16 @@ function build(item, onClick) {
   return li;
 }
 
-function fill(li, item, place, best, popularity) {
+function fill(li, item, place, best, popularity, because) {
   li.querySelector(".place").textContent = `#${place + 1}`;
-  li.querySelector(".because").textContent = item.because ? `near ${item.because}` : "";
+  li.querySelector(".because").textContent = because ? `near ${title({ title: because })}` : "";
   li.querySelector(".value").textContent = popularity ? `${Math.round(item.score * 100)} %` : item.score.toFixed(3);
   li.querySelector(".score i").style.setProperty("--part", `${Math.max(3, Math.min(100, (100 * item.score) / (best || 1)))}%`);
-  li.querySelector(".card").setAttribute("aria-label", `${place + 1}: ${item.title ?? item.item_id}. ${item.category.join(", ")}`);
+  li.querySelector(".card").setAttribute("aria-label", `${place + 1}: ${title(item)}. ${item.category.join(", ")}`);
 }
 
-/** Show the items in `list`; with `moves`, mark what rose, fell and entered since before. Returns {moved, entered}. */
+/** Show the items in `list`; with `moves`, mark what rose, fell and entered since before. Returns how many moved, and the
+ *  titles of those that entered and left. */
 export function show(list, answer, onClick, moves) {
   const before = new Map();
   for (const [place, li] of [...list.querySelectorAll("li[data-item]")].entries())
@@ -63,16 +70,23 @@ export function show(list, answer, onClick, moves) {
   const place = focused ? [...list.children].indexOf(focused) : -1;
   const popularity = answer.source === "popularity";
   const best = Math.max(...answer.items.map((item) => item.score), 1e-9);
+  // A reason that most items share says nothing of any.
+  const reasons = new Map();
+  for (const { because } of answer.items) reasons.set(because, (reasons.get(because) ?? 0) + 1);
+  const reason = ({ because }) => (reasons.get(because) * 3 <= Math.max(answer.items.length, 6) ? because : null);
   const shown = answer.items.map((item, at) => {
     const old = before.get(item.item_id);
     const li = old?.li ?? build(item, onClick);
-    fill(li, item, at, best, popularity);
+    fill(li, item, at, best, popularity, reason(item));
     return { li, old, at };
   });
   list.replaceChildren(...shown.map(({ li }) => li));
   if (!shown.length) list.append(element("li", "empty", "Nothing fits: try another category."));
 
-  const counts = { moved: 0, entered: 0 };
+  const now = new Set(answer.items.map((item) => item.item_id));
+  const named = (li) => li.querySelector(".title").textContent;
+  const left = [...before].filter(([id]) => !now.has(id)).map(([, { li }]) => named(li));
+  const counts = { moved: 0, entered: [], left };
   const still = matchMedia("(prefers-reduced-motion: reduce)").matches;
   for (const { li, old, at } of shown) {
     const move = li.querySelector(".move");
@@ -81,7 +95,7 @@ export function show(list, answer, onClick, moves) {
     move.textContent = "";
     if (!moves) continue;
     if (!old) {
-      counts.entered++;
+      counts.entered.push(named(li));
       li.classList.add("entered");
       move.textContent = "new";
       if (!still) li.animate([{ opacity: 0, transform: "scale(.92)" }, { opacity: 1, transform: "none" }], { duration: 380, easing: "ease-out" });

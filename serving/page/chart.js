@@ -2,8 +2,10 @@
 
 const [WIDTH, HEIGHT, LEFT, BOTTOM, TOP] = [308, 150, 30, 18, 8];
 
-/** Draw `series`, rows of [clicks, static, live], into an SVG. */
-export function draw(root, series) {
+/** Draw `every`, rows of [clicks, static, live], into an SVG. */
+export function draw(root, every) {
+  const settled = every.filter(([clicks]) => clicks >= 100); // the shares of the first few clicks are 0 or 1
+  const series = settled.length > 1 ? settled : every;
   root.setAttribute("viewBox", `0 0 ${WIDTH} ${HEIGHT}`);
   root.setAttribute("preserveAspectRatio", "none");
   const most = Math.max(...series.map((row) => row[0]), 1);

@@ -4,13 +4,13 @@ import dataclasses
 from datetime import timedelta
 from pathlib import Path
 
-from tests.cli.test_errors import run, sentence
+from model.bundle_store import BundleStore
+from tests.cli.conftest import Run
 from tests.tiny import tiny_bundle
-from training.bundle import Shelf
 
 
-def test_roll_back_and_promote(tmp_path: Path):
-    shelf = Shelf(tmp_path / "bundles")
+def test_roll_back_and_promote(run: Run, tmp_path: Path):
+    shelf = BundleStore(tmp_path / "bundles")
     first = tiny_bundle()
     later = first.manifest.model_copy(
         update={"version": "second", "created": first.manifest.created + timedelta(days=1)}
@@ -18,16 +18,16 @@ def test_roll_back_and_promote(tmp_path: Path):
     shelf.publish(first)
     shelf.publish(dataclasses.replace(first, manifest=later))
     assert shelf.current() == "second"
-    assert run("bundles", "--home", str(tmp_path), "--rollback").returncode == 0
+    assert run("bundles", "--home", str(tmp_path), "--rollback").status == 0
     assert shelf.current() == first.version
-    assert "no bundle before" in sentence(run("bundles", "--home", str(tmp_path), "--rollback"))
+    assert "no bundle before" in run("bundles", "--home", str(tmp_path), "--rollback").sentence
     listed = run("bundles", "--home", str(tmp_path), "--promote", "second")
-    assert shelf.current() == "second" and first.version in listed.stdout
-    assert "no bundle nonsense" in sentence(run("bundles", "--home", str(tmp_path), "--promote", "nonsense"))
+    assert shelf.current() == "second" and first.version in listed.out
+    assert "no bundle nonsense" in run("bundles", "--home", str(tmp_path), "--promote", "nonsense").sentence
 
 
-def test_compare_shows_metrics_and_parts_side_by_side(tmp_path: Path):
-    shelf = Shelf(tmp_path / "bundles")
+def test_compare_shows_metrics_and_parts_side_by_side(run: Run, tmp_path: Path):
+    shelf = BundleStore(tmp_path / "bundles")
     first = tiny_bundle()
     parts = {"new queries": {"clicks": 7, "live_hr100": 0.25}, "seen 0": {"clicks": 0, "live_hr100": 0.0}}
     metrics = {"static_clicks": 9.0, "live_hr100": 0.5}
@@ -38,9 +38,9 @@ def test_compare_shows_metrics_and_parts_side_by_side(tmp_path: Path):
     two = one.model_copy(update=update)
     for manifest in (one, two):
         shelf.publish(dataclasses.replace(first, manifest=manifest))
-    shown = run("bundles", "--home", str(tmp_path), "--compare", "one", "two", COLUMNS="120").stdout
+    shown = run("bundles", "--home", str(tmp_path), "--compare", "one", "two", COLUMNS="120").out
     rows = [" ".join(line.replace("│", " ").split()) for line in shown.splitlines()]
     assert "live HR@100 0.500 0.625 +0.125" in rows and "live HR@100 0.250 0.375 +0.125" in rows
     assert "new queries clicks 7 8" in rows and "seen 0" not in shown
     assert f"model.epochs {first.manifest.config.epochs} 77" in rows
-    assert "no bundle three" in sentence(run("bundles", "--home", str(tmp_path), "--compare", "one", "three"))
+    assert "no bundle three" in run("bundles", "--home", str(tmp_path), "--compare", "one", "three").sentence

@@ -5,12 +5,12 @@ from pathlib import Path
 import typer.main
 import yaml
 
-from cli.broker import KAFKA_VERSION
 from cli.main import build
-from cli.settings import Settings
+from devstack.broker import KAFKA_VERSION
+from model.settings.settings import Settings
 
 COMPOSE = yaml.safe_load((Path(__file__).parents[2] / "docker-compose.yml").read_text())
-OURS = {name: service for name, service in COMPOSE["services"].items() if service.get("image") == "dat-retrieval"}
+OURS = {name: service for name, service in COMPOSE["services"].items() if service.get("image", "").startswith("dat-")}
 
 
 def test_each_service_is_a_verb_with_options_that_it_has():

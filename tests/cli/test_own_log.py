@@ -8,10 +8,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from cli.evaluate import compare
-from cli.settings import load_settings
 from feature_repo.card import CardError, load_card
-from feature_repo.source import read_clicks, read_profiles
+from feature_repo.reader.catalogue import read_catalogue
+from feature_repo.reader.clicks import read_clicks
+from model.settings.settings import load_settings
 from tests.own_logs import LOGS, bring
+
+pytestmark = pytest.mark.trains
 
 
 @pytest.mark.parametrize("name", LOGS)
@@ -25,7 +28,7 @@ def test_a_card_is_all_it_takes(name, tmp_path, monkeypatch):
     monkeypatch.setenv("DAT_DATA", str(tmp_path))
     settings = load_settings(home=tmp_path / "home", dataset=str(card_file))
     own = "last-out" if name == "books" else "live"
-    for protocol, models in ((own, "item-cf,dat"), ("window", "popularity"), ("nightly", "dat")):
+    for protocol, models in ((own, "item-cf,dat"), ("window", "popularity"), ("night", "dat")):
         result = compare(settings, protocol, models, 1, 150, 2)
         assert result["test_clicks"] > 0 and result["protocol"] == protocol
         assert all(found["hr50"] > 0 for found in result["results"].values())
@@ -33,8 +36,8 @@ def test_a_card_is_all_it_takes(name, tmp_path, monkeypatch):
 
 def test_what_an_item_table_lacks_is_unknown_and_no_error(tmp_path):
     card = load_card(bring(tmp_path, "books"))
-    items = read_profiles(card, tmp_path / "log", "item")
-    assert items["genres"].to_pylist()[:3] == [["crime", "novel"], ["travel"], [""]]
+    items = read_catalogue(card, tmp_path / "log", "item")
+    assert items["genres"].to_pylist()[:3] == [["crime", "novel"], ["travel"], []]
     assert items["price"].null_count == 6
     assert "id" in items.column_names and len(items) == 36
 
@@ -56,7 +59,9 @@ def test_dates_come_as_text_or_as_a_type(tmp_path):
         found = read_clicks(card, tmp_path / "log")["event_time"].to_pylist()
         assert found == ms, name
     pq.write_table(pa.table({"who": ["a"], "what": ["x"], "at": ["noon"]}), tmp_path / "log" / "log.parquet")
-    with pytest.raises(CardError, match=r"log\.parquet: the column at should hold times"):
+    with pytest.raises(
+        CardError, match=r'log\.parquet: the column at does not hold times of time_unit = "date": row 1 has noon'
+    ):
         read_clicks(card, tmp_path / "log")
 
 

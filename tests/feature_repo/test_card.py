@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from feature_repo.card import CARDS, CardError, duration_ms, load_card
-from feature_repo.source import read_clicks, read_profiles
+from feature_repo.reader.catalogue import read_catalogue
+from feature_repo.reader.clicks import read_clicks
 from feature_repo.views import define
 from tests.market import write_market
 
@@ -40,7 +41,7 @@ def test_ten_lines_describe_a_log_of_several_files_with_times_in_days(tmp_path: 
 
 def test_profiles_have_the_types_of_their_kinds(tmp_path: Path):
     card = load_card(write_market(tmp_path))
-    shops = read_profiles(card, tmp_path / "market", "item")
+    shops = read_catalogue(card, tmp_path / "market", "item")
     assert shops.schema.names == ["id", "name", "kinds", "opened"]
     assert shops["kinds"][0].as_py()[1] == "all"
 
@@ -49,7 +50,7 @@ def test_profiles_have_the_types_of_their_kinds(tmp_path: Path):
     ("change", "message"),
     [
         (('query = "who"', 'query = "nobody"'), r"2020\.csv lacks the column nobody .* it has: who, what, day"),
-        (('time = "day"', 'time = "what"'), r"the column what should hold times"),
+        (('time = "day"', 'time = "what"'), r"the column what does not hold times of time_unit = \"d\": row 1 has y"),
         (("2020.csv", "1999.csv"), r"1999\.csv"),
     ],
 )

@@ -10,12 +10,17 @@ import time
 from pathlib import Path
 
 import httpx
+import pytest
 from feast import FeatureStore
+
+from feature_repo.card import load_card
+from feature_repo.store import open_store, register
 
 ROOT = Path(__file__).parents[2]
 
 
-def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(tmp_path: Path):
+@pytest.mark.server
+def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(tmp_path: Path, monkeypatch):
     shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
     command = [sys.executable, "-m", "feast.cli.cli", "apply"]
     environment = os.environ | {"PYTHONPATH": str(tmp_path), "DAT_HOME": str(tmp_path / ".dat")}
@@ -23,6 +28,7 @@ def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(
         command, cwd=tmp_path / "feature_repo", env=environment, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+    monkeypatch.delenv("DAT_HOME", raising=False)
     store = FeatureStore(tmp_path / "feature_repo")
     assert {service.name for service in store.list_feature_services()} == {"query_tower", "item_tower"}
     views = {view.name for view in store.list_feature_views()}
@@ -32,6 +38,21 @@ def test_feast_apply_works_on_the_folder_and_registers_a_service_for_each_tower(
     assert read == {"query_profile", "query_activity", "query_augmented", "query_history"}
 
 
+def test_feast_by_hand_uses_the_home_and_the_redis_of_the_environment(tmp_path: Path, monkeypatch):
+    repo, home = tmp_path / "feature_repo", tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "feature_repo", repo, ignore=shutil.ignore_patterns("__pycache__"))
+    monkeypatch.setenv("DAT_HOME", str(home))
+    register(open_store(home), load_card("movielens-100k"), home)
+    by_hand = FeatureStore(repo)
+    assert {service.name for service in by_hand.list_feature_services()} == {"query_tower", "item_tower"}
+    assert by_hand._get_provider() and by_hand.config.online_store.path == str(home / "online.db")
+    monkeypatch.setenv("DAT_REDIS", "127.0.0.1:7")
+    by_hand = FeatureStore(repo)
+    assert by_hand._get_provider() and by_hand.config.online_store.connection_string == "127.0.0.1:7"
+    assert not (tmp_path / ".dat").exists()
+
+
+@pytest.mark.server
 def test_the_feast_ui_starts_on_the_folder(tmp_path: Path):
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))

@@ -10,24 +10,26 @@ import httpx
 import numpy as np
 import pyarrow as pa
 import pytest
-import uvicorn
 from kafka import KafkaProducer
 
-from serving.api import create_app
-from serving.config import ServingConfig
+from model.settings.serving import ServingConfig
+from model.settings.updater import KafkaConnection
+from serving.http.server import Server
 from serving.service import Service
-from streaming.clients import create_topics
-from streaming.config import KafkaConnection, UpdaterConfig
-from streaming.topics import ITEM_STATE, ITEM_VECTORS, pack
-from tests.conftest import PARTITIONS
+from streaming.kafka.records import ITEM_STATE, pack
+from tests.conftest import fresh_topics
 from tests.streaming.loop import running as updater
+from tests.streaming.loop import updater_config
 from tests.tiny import tiny_bundle, tiny_store
+
+PATIENT = ServingConfig(store_timeout_ms=5_000)
+"""On a machine that tests keep busy a read may take longer than an answer would wait for it."""
 
 
 @contextmanager
-def http(app) -> Iterator[str]:
-    """The base URL of an application that a real server serves on a free port."""
-    server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=0, log_level="warning"))
+def http(service: Service, hosts: tuple[str, ...] = ()) -> Iterator[str]:
+    """The base URL of a service that the real server serves on a free port."""
+    server = Server(service, hosts, host="127.0.0.1", port=0)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:
@@ -63,12 +65,12 @@ class Running:
     store: object
     producer: KafkaProducer
     bundle: object
-    bootstrap: str
+    kafka: KafkaConnection
     url: str
     client: httpx.Client
 
     def publish(self, rows: pa.RecordBatch, bundle: str | None = None) -> None:
-        self.producer.send(ITEM_VECTORS, pack(rows, bundle or self.bundle.version)).get(10)
+        self.producer.send(self.kafka.topics.item_vectors, pack(rows, bundle or self.bundle.version)).get(10)
 
     def wait(self, condition, timeout_s: float = 10) -> None:
         deadline = time.monotonic() + timeout_s
@@ -78,32 +80,33 @@ class Running:
 
 
 @contextmanager
-def serve_http(service: Service, store, bundle, bootstrap: str) -> Iterator[Running]:
+def serve_http(
+    service: Service, store, bundle, kafka: KafkaConnection, hosts: tuple[str, ...] = ()
+) -> Iterator[Running]:
     """A service behind a real server, from ready to closed."""
-    producer = KafkaProducer(bootstrap_servers=bootstrap)
-    with http(create_app(service)) as url, httpx.Client(base_url=url, timeout=30) as client:
-        assert service.follower.wait_caught_up(20)
-        yield Running(service, store, producer, bundle, bootstrap, url, client)
+    producer = KafkaProducer(**kafka.client)
+    with http(service, hosts) as url, httpx.Client(base_url=url, timeout=30) as client:
+        assert service.consumer.wait_caught_up(20)
+        yield Running(service, store, producer, bundle, kafka, url, client)
     producer.close()
 
 
 @pytest.fixture(scope="module")
 def running(broker, tmp_path_factory) -> Iterator[Running]:
     """One service for a module, which ends with it."""
-    home = tmp_path_factory.mktemp("home")
-    create_topics(broker.bootstrap, PARTITIONS)
-    # A version of its own: what other modules left on the topics is of other bundles.
-    bundle, store = tiny_bundle(f"tiny-{home.name}", queries=6, items=60), tiny_store(home, queries=8, items=60)
-    service = Service(bundle, store, KafkaConnection(bootstrap=broker.bootstrap), home, ServingConfig())
-    with serve_http(service, store, bundle, broker.bootstrap) as serving:
+    home, kafka = tmp_path_factory.mktemp("home"), fresh_topics(broker)
+    # The catalogue knows queries and items that came after the bundle: q6, q7, i60 … i69.
+    bundle, store = tiny_bundle(queries=6, items=60), tiny_store(home, queries=8, items=70)
+    service = Service(bundle, store, kafka, home, PATIENT)
+    with serve_http(service, store, bundle, kafka) as serving:
         yield serving
 
 
 @pytest.fixture
-def loop(bootstrap, tmp_path):
+def loop(kafka, tmp_path):
     """The service and the updater of one bundle."""
-    bundle, store = tiny_bundle(queries=6, items=60), tiny_store(tmp_path, queries=8, items=60)
-    config = UpdaterConfig(bootstrap=bootstrap)
-    service = Service(bundle, store, config, tmp_path, ServingConfig())
-    with updater(bundle, store, config), serve_http(service, store, bundle, bootstrap) as serving:
+    bundle, store = tiny_bundle(queries=6, items=60), tiny_store(tmp_path, queries=8, items=70)
+    config = updater_config(kafka)
+    service = Service(bundle, store, config, tmp_path, PATIENT)
+    with updater(bundle, store, config), serve_http(service, store, bundle, kafka) as serving:
         yield serving

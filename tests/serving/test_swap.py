@@ -6,27 +6,23 @@ import httpx
 import numpy as np
 import pytest
 
-from serving.config import ServingConfig
+from model.bundle_store import BundleStore
+from model.settings.serving import ServingConfig
 from serving.service import Service
-from streaming.clients import create_topics
-from streaming.config import KafkaConnection
-from tests.conftest import PARTITIONS
 from tests.serving.conftest import item_rows, serve_http
-from tests.tiny import CUT_MS, tiny_bundle, tiny_store
-from training.bundle import Shelf
+from tests.tiny import CUT_MS, WIDTH, tiny_bundle, tiny_store
 
 ITEMS = 40
 
 
 @pytest.fixture
-def serving(broker, tmp_path):
-    create_topics(broker.bootstrap, PARTITIONS)
-    shelf, store = Shelf(tmp_path / "bundles"), tiny_store(tmp_path, items=ITEMS)
+def serving(kafka, tmp_path):
+    shelf, store = BundleStore(tmp_path / "bundles"), tiny_store(tmp_path, items=ITEMS)
     first = tiny_bundle(f"{tmp_path.name}-1", items=ITEMS)
     shelf.publish(first)
     config = ServingConfig(watch_s=0.05, swap_patience_s=5)
-    service = Service(first, store, KafkaConnection(bootstrap=broker.bootstrap), tmp_path, config)
-    with serve_http(service, store, first, broker.bootstrap) as running:
+    service = Service(first, store, kafka, tmp_path, config)
+    with serve_http(service, store, first, kafka) as running:
         yield running, shelf, first, tiny_bundle(f"{tmp_path.name}-2", items=ITEMS, seed=1)
 
 
@@ -70,14 +66,14 @@ def test_swap_and_rollback_under_load(serving):
 
 def test_the_new_bundle_waits_until_it_knows_what_the_old_one_knows(serving):
     running, shelf, first, second = serving
-    vectors = np.ones((1, 8), np.float32)
+    vectors = np.ones((1, WIDTH), np.float32)
     running.publish(item_rows(["i0"], vectors, last_click=CUT_MS + 5_000))
-    running.wait(lambda: running.service.retriever.served.corpus.newest_event == CUT_MS + 5_000)
+    running.wait(lambda: running.service.snapshot.corpus.newest_event == CUT_MS + 5_000)
     shelf.publish(second)
     running.wait(lambda: running.client.get("/v1/status").json()["bundle"]["preparing"] == second.version)
-    assert running.service.retriever.served.version == first.version
+    assert running.service.snapshot.version == first.version
     running.publish(item_rows(["i0"], vectors, last_click=CUT_MS + 6_000), bundle=second.version)
-    running.wait(lambda: running.service.retriever.served.version == second.version, 4)
+    running.wait(lambda: running.service.snapshot.version == second.version, 4)
 
 
 def test_a_bundle_that_does_not_fit_is_refused_and_the_old_one_stays(serving, tmp_path):
@@ -88,4 +84,4 @@ def test_a_bundle_that_does_not_fit_is_refused_and_the_old_one_stays(serving, tm
     assert "shoe_size" in running.client.get("/v1/status").json()["bundle"]["refused"][f"{tmp_path.name}-3"]
     assert running.client.get("/v1/retrieve", params={"query_id": "q1"}).json()["bundle"] == first.version
     shelf.publish(second)
-    running.wait(lambda: running.service.retriever.served.version == second.version)
+    running.wait(lambda: running.service.snapshot.version == second.version)

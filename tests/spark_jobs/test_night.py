@@ -12,22 +12,33 @@ import pytest
 from cli.nightly import run_night
 from feature_repo.card import CardError
 from feature_repo.store import open_store
-from spark_jobs import carry, experiment
-from spark_jobs.experiment import tracking_uri
-from spark_jobs.gate import judge
-from spark_jobs.tables import replace
+from model.bundle_store import BundleStore
+from spark_jobs import mlflow_log as experiment
+from spark_jobs.mlflow_log import tracking_uri
 from tests.spark_jobs.conftest import FinishedNight, Silent, market_settings
-from training.bundle import Shelf
-from training.fitted import Fitted
 
 
 def test_a_night_publishes_a_bundle_that_loads_and_covers_every_known_id(finished_night: FinishedNight):
-    bundle = Shelf(finished_night.settings.home / "bundles").load()
+    bundle = BundleStore(finished_night.settings.home / "bundles").load()
     assert bundle.version == finished_night.summary.bundle
     assert finished_night.summary.gate.verdict == "published"
-    assert np.allclose(np.linalg.norm(bundle.items.vectors, axis=1), 1, atol=1e-4)
-    assert bundle.queries.folded.sum() == finished_night.summary.rows
-    assert bundle.items.folded.sum() == finished_night.summary.rows
+    taste = bundle.items.vectors[:, : bundle.manifest.config.signal_dim]
+    assert np.allclose(np.linalg.norm(taste, axis=1), 1, atol=1e-4)
+    # What the log has from after the window is in the state, too: no stream will deliver it.
+    later = pq.read_table(finished_night.folder / "later").num_rows
+    assert later > 0
+    for state in (bundle.queries, bundle.items):
+        assert state.update_count.sum() == finished_night.summary.rows + later
+
+
+def test_what_was_chosen_and_why_stands_in_the_data_card_and_in_the_manifest(finished_night: FinishedNight):
+    manifest = BundleStore(finished_night.settings.home / "bundles").load().manifest
+    card = json.loads((finished_night.folder / "card.json").read_text())
+    assert card["chosen"] == manifest.chosen
+    assert manifest.chosen["cut_by"] == "day: the log has times"
+    assert manifest.chosen["excludes_seen"].startswith("yes: " if manifest.excludes_seen else "no: ")
+    assert "of the window's clicks repeat" in manifest.chosen["excludes_seen"]
+    assert manifest.chosen["epochs"] == f"{manifest.config.epochs}: given for the night"
 
 
 def test_features_read_the_same_through_the_sdk_offline_and_online(finished_night: FinishedNight):
@@ -35,53 +46,58 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
     users = pd.read_csv(finished_night.settings.data / "market" / "users.csv").set_index("user")
     online = store.get_online_features(["query_profile:age", "query_profile:city"], [{"query_id": "u3"}]).to_dict()
     assert online["age"] == [users.age["u3"]] and online["city"] == [users.city["u3"]]
-    cut = pd.Timestamp(finished_night.summary.date, tz="UTC")
-    stamps = pd.DataFrame({"query_id": ["u3"], "event_timestamp": [cut]})
-    offline = store.get_historical_features(stamps, store.get_feature_service("query_tower")).to_df()
-    bundle = Shelf(finished_night.settings.home / "bundles").load()
+    bundle = BundleStore(finished_night.settings.home / "bundles").load()
     row = bundle.queries.ids.index("u3")
-    assert offline.age[0] == users.age["u3"]
-    assert offline.clicks[0] == bundle.queries.clicks[row]
-    ring = bundle.queries.history[row]
-    assert offline.history[0][-1] == bundle.items.ids[ring[(bundle.queries.clicks[row] - 1) % len(ring)]]
-    np.testing.assert_allclose(offline.a[0], bundle.queries.a[row].ravel(), rtol=1e-6)
-    assert offline.bundle[0] == bundle.version
+    moment = int(bundle.queries.as_of[row])
+    assert moment > bundle.manifest.cut_ms, "the state holds clicks from after the cut"
+    stamps = pd.to_datetime([bundle.manifest.cut_ms, moment], unit="ms", utc=True)
+    asked = pd.DataFrame({"query_id": ["u3"] * 2, "event_timestamp": stamps})
+    found = store.get_historical_features(asked, store.get_feature_service("query_tower")).to_df()
+    cut, last = (found.sort_values("event_timestamp").iloc[n] for n in range(2))
+    clicks = pd.read_csv(finished_night.settings.data / "market" / "clicks.csv").drop_duplicates()
+    assert cut.age == users.age["u3"]
+    assert cut.clicks == ((clicks.user == "u3") & (clicks["at"] < bundle.manifest.cut_ms)).sum()
+    assert pd.isna(cut.bundle), "at the cut nobody could know the state"
+    ring = bundle.queries.recent_items[row]
+    assert last.history[-1] == bundle.items.ids[ring[(bundle.queries.clicks[row] - 1) % len(ring)]]
+    np.testing.assert_allclose(last.a, bundle.queries.a[row].ravel(), rtol=1e-6)
+    assert last.bundle == bundle.version
 
 
-def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path, monkeypatch):
+@pytest.mark.usefixtures("spark")
+def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path):
     settings = market_settings(tmp_path, gate_tolerance=0.5, keep_sets=1)
     first = run_night(settings, date(2023, 11, 18), progress=Silent())
+    shops = (tmp_path / "market" / "shops.csv").read_bytes()
     _shops_of_a_new_kind_open(tmp_path / "market" / "shops.csv")
-    earlier, find = [], carry.find
-    monkeypatch.setattr(carry, "find", lambda *given: earlier.append(find(*given)) or earlier[-1])
     second = run_night(settings, date(2023, 11, 19), log=True, progress=Silent())
-    assert earlier[-1] is not None, "the second night goes on from what the first one left"
     sets = settings.home / "training_sets"
     assert json.loads((sets / "2023-11-19" / "card.json").read_text())["new_categories"] == ["garden"]
-    assert "garden" in Shelf(settings.home / "bundles").manifest(second.bundle).item.categories[0].values
-    _a_night_that_reads_all_clicks_again_writes_the_same(settings, second)
-    assert earlier[-1] is None
-    shelf = Shelf(settings.home / "bundles")
+    assert "garden" in BundleStore(settings.home / "bundles").manifest(second.bundle).item.categories[0].values
+    _a_night_that_counts_all_clicks_again_writes_the_same(settings, second)
+    store = BundleStore(settings.home / "bundles")
     assert second.gate.verdict == "published" and "the bundle in service has" in second.gate.reason
-    assert shelf.manifest(second.bundle).lineage["parent"] == first.bundle
-    assert shelf.versions() == [first.bundle, second.bundle] and shelf.current() == second.bundle
-    assert set(shelf.load(first.bundle).items.ids) <= set(shelf.load(second.bundle).items.ids)
+    assert store.manifest(second.bundle).lineage["parent"] == first.bundle
+    assert store.versions() == [first.bundle, second.bundle] and store.current() == second.bundle
+    assert set(store.load(first.bundle).items.ids) <= set(store.load(second.bundle).items.ids)
 
-    # The first date once more: its record says that it is done, though only the data card of its set was kept, and the
-    # service stays with the newer bundle.
-    assert sorted(path.parent.name for path in sets.glob("*/train")) == ["2023-11-19"]
+    # The first date once more, with the catalogue of then: its record says that it is done, though only the data card
+    # of its set was kept, and the service stays with the newer bundle.
+    assert sorted(path.parent.name for path in sets.glob("*/clicks")) == ["2023-11-19"]
+    (tmp_path / "market" / "shops.csv").write_bytes(shops)
     repeated = run_night(settings, date(2023, 11, 18), progress=Silent())
     assert repeated.model_copy(update={"stages": first.stages}) == first
-    assert list(repeated.stages) == ["start Spark"] and shelf.current() == second.bundle
+    assert list(repeated.stages) == ["start Spark", "land what is new in the log"]
+    assert store.current() == second.bundle
 
     # A gate that asks for the impossible refuses; the next run with it finds the refusal in the record.
     asked = settings.night.model_copy(update={"gate_coverage": 1.0, "window_days": 2})
     impossible = settings.model_copy(update={"night": asked})
     for trained in (True, False):
         refused = run_night(impossible, date(2023, 11, 19), progress=Silent())
-        assert refused.gate.verdict == "refused" and "of the newest day's clicks" in refused.gate.reason
+        assert refused.gate.verdict == "refused" and "of the newest day" in refused.gate.reason
         assert ("train DAT" in refused.stages) is trained
-    assert refused.bundle not in shelf.versions() and shelf.current() == second.bundle
+    assert refused.bundle not in store.versions() and store.current() == second.bundle
     assert not (settings.home / "training").exists()
     _the_experiments_are_logged(settings, {first.bundle, second.bundle}, refused.bundle)
 
@@ -95,14 +111,20 @@ def _shops_of_a_new_kind_open(file: Path):
     shops.to_csv(file, index=False)
 
 
-def _a_night_that_reads_all_clicks_again_writes_the_same(settings, night):
+def _a_night_that_counts_all_clicks_again_writes_the_same(settings, night):
+    """Without the snapshots of earlier nights; and its bundle, being the same, is not trained again."""
     folder = settings.home / "training_sets" / str(night.date)
-    parts = ("query_state.parquet", "item_state.parquet", "corpus", "train")
-    expected = [pq.read_table(folder / part) for part in parts]
-    (settings.home / "offline" / "made.json").unlink()
-    (folder / "card.json").unlink()
-    assert run_night(settings, night.date, progress=Silent()).training_set_sha256 == night.training_set_sha256
-    assert all(pq.read_table(folder / part).equals(of) for part, of in zip(parts, expected, strict=True))
+    expected = [pq.read_table(folder / part) for part in ("clicks", "queries", "items")]
+    marks = list((settings.home / "activity").glob("*/made.json"))
+    assert len(marks) == 2
+    for file in (*marks, folder / "card.json"):
+        file.unlink()
+    again = run_night(settings, night.date, progress=Silent())
+    assert again.training_set_sha256 == night.training_set_sha256 and "train DAT" not in again.stages
+    assert all(
+        pq.read_table(folder / part).equals(of)
+        for part, of in zip(("clicks", "queries", "items"), expected, strict=True)
+    )
 
 
 def _the_experiments_are_logged(settings, published: set[str], refused: str):
@@ -115,7 +137,9 @@ def _the_experiments_are_logged(settings, published: set[str], refused: str):
         refused: "refused",
         **dict.fromkeys(published, "published"),
     }
-    shelf = Shelf(settings.home / "bundles")
+    versions = client.search_model_versions("name = 'dat-market'")
+    assert {version.tags["bundle"] for version in versions} == published
+    store = BundleStore(settings.home / "bundles")
     for run in runs:
         assert run.info.status == "FINISHED" and run.data.params["model.epochs"] == "2"
         epochs = client.get_metric_history(run.info.run_id, "epoch_loss")
@@ -125,71 +149,26 @@ def _the_experiments_are_logged(settings, published: set[str], refused: str):
         }  # fmt: skip
         version = run.data.tags["bundle"]
         if version in published:
-            manifest = shelf.manifest(version)
+            manifest = store.manifest(version)
             assert run.data.metrics["live_hr100"] == pytest.approx(manifest.metrics["live_hr100"])
             assert run.data.tags["training_set"] == manifest.lineage["training_set"]
             assert run.inputs.dataset_inputs[0].dataset.digest == manifest.lineage["training_set"][:36]
             assert run.data.tags["package"] and json.loads(run.data.tags["kafka_offsets"]) == {}
 
 
-def test_a_log_of_experiments_that_fails_does_not_fail_the_night(finished_night, fitted, tmp_path, caplog):
+def test_a_log_of_experiments_that_fails_does_not_fail_the_night(finished_night, tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("mlflow.store.db.utils.MAX_RETRY_COUNT", 1)  # it tries for a minute and a half
     (tmp_path / "mlflow.db").mkdir()
-    bundle = Shelf(finished_night.settings.home / "bundles").load()
+    bundle = BundleStore(finished_night.settings.home / "bundles").load()
     experiment.log(tmp_path, bundle, [], finished_night.summary.gate, {}, finished_night.settings.night)
     assert f"the experiment of {bundle.version} was not logged" in caplog.text
 
 
-@pytest.fixture(scope="module")
-def fitted(finished_night: FinishedNight) -> Fitted:
-    return Fitted.of(Shelf(finished_night.settings.home / "bundles").load())
-
-
-def test_the_gate_lets_pass_what_is_as_good_as_the_bundle_in_service(fitted, finished_night):
-    assert judge(fitted, 0.9, 0.40, 0.41, finished_night.settings.night).verdict == "published"
-
-
-def test_the_gate_refuses_what_is_worse_than_the_bundle_in_service_and_says_by_how_much(fitted, finished_night):
-    verdict = judge(fitted, 0.9, 0.30, 0.41, finished_night.settings.night)
-    assert verdict.verdict == "refused" and "0.300" in verdict.reason and "0.410" in verdict.reason
-
-
-def test_the_gate_refuses_vectors_that_are_not_finite(fitted, finished_night):
-    fitted.items.vectors[0, 0] = np.nan
-    try:
-        verdict = judge(fitted, 0.9, 0.5, None, finished_night.settings.night)
-    finally:
-        fitted.items.vectors[0, 0] = 0
-    assert verdict.verdict == "refused" and "not finite" in verdict.reason
-
-
-def test_the_gate_refuses_a_bundle_that_does_not_know_the_day_s_items(fitted, finished_night):
-    assert judge(fitted, 0.1, 0.5, None, finished_night.settings.night).verdict == "refused"
-
-
-def test_a_table_whose_writer_fails_leaves_the_previous_one(tmp_path: Path):
-    final = tmp_path / "table"
-
-    def whole(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "part").write_text("old")
-
-    def broken(folder: Path) -> None:
-        folder.mkdir()
-        (folder / "part").write_text("ne")
-        raise OSError("the disk went away")
-
-    replace(final, whole)
-    with pytest.raises(OSError, match="went away"):
-        replace(final, broken)
-    assert (final / "part").read_text() == "old"
-    replace(final, whole)
-    assert [path.name for path in tmp_path.iterdir()] == ["table"]
-
-
+@pytest.mark.usefixtures("spark")
 def test_a_log_that_lacks_a_column_is_refused_in_one_sentence_that_names_it(tmp_path: Path):
     settings = market_settings(tmp_path)
     clicks = tmp_path / "market" / "clicks.csv"
     clicks.write_text(clicks.read_text().replace("shop", "store", 1))
-    with pytest.raises(CardError, match=r"clicks\.csv lacks the column shop; it has: user, store, at"):
+    with pytest.raises(CardError, match=r"clicks\.csv lacks the column shop .* it has: user, store, at"):
         run_night(settings, progress=Silent())
-    assert Shelf(settings.home / "bundles").current() is None
+    assert BundleStore(settings.home / "bundles").current() is None

@@ -10,16 +10,15 @@ import numpy as np
 from kafka import TopicPartition
 from kafka.admin import KafkaAdminClient
 
-from feature_repo.click_event import Click
-from streaming.changelog import read_committed
+from model.bundle import Bundle
+from model.click import Click
+from model.settings.updater import KafkaConnection, UpdaterConfig
 from streaming.clicks import ClickWriter
-from streaming.clients import close_quietly, free_consumer
-from streaming.config import UpdaterConfig
-from streaming.topics import DEAD
+from streaming.kafka.changelog import read_committed
+from streaming.kafka.clients import close_quietly, free_consumer
 from streaming.updater import run_updater
 from tests.conftest import PARTITIONS
 from tests.tiny import CUT_MS
-from training.bundle import Bundle
 
 
 def eventually(true: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
@@ -71,9 +70,14 @@ def some_clicks(
     ]
 
 
-def produce(bootstrap: str, clicks: list[Click]) -> None:
+def updater_config(kafka: KafkaConnection, **settings) -> UpdaterConfig:
+    """An updater's settings on a cluster."""
+    return UpdaterConfig(**kafka.model_dump(include=set(KafkaConnection.model_fields)), **settings)
+
+
+def produce(kafka: KafkaConnection, clicks: list[Click]) -> None:
     """Write clicks, in order, all acknowledged."""
-    writer = ClickWriter(bootstrap)
+    writer = ClickWriter(kafka)
     futures = [writer.send(click) for click in clicks]
     writer.flush()
     for future in futures:
@@ -81,22 +85,23 @@ def produce(bootstrap: str, clicks: list[Click]) -> None:
     writer.close()
 
 
-def committed(bootstrap: str, topic: str, bundle: Bundle) -> dict[str, dict]:
-    """The last committed row of each id of a changelog."""
+def committed(kafka: KafkaConnection, side: str, bundle: Bundle) -> dict[str, dict]:
+    """The last committed row of each id of a side's changelog."""
+    topic = kafka.topics.query_vectors if side == "query" else kafka.topics.item_vectors
     partitions = [TopicPartition(topic, p) for p in range(PARTITIONS)]
-    found = {}
+    last = {}
     try:
-        for change in read_committed(UpdaterConfig(bootstrap=bootstrap), partitions, bundle.version):
-            found.update({row["id"]: row for row in change.rows.to_pylist()})
+        for change in read_committed(kafka, partitions, bundle.version):
+            last.update({row["id"]: row for row in change.rows.to_pylist()})
     except TimeoutError as error:
-        error.add_note(producers_of(bootstrap, partitions))
+        error.add_note(producers_of(kafka, partitions))
         raise
-    return found
+    return last
 
 
-def producers_of(bootstrap: str, partitions: list[TopicPartition]) -> str:
+def producers_of(kafka: KafkaConnection, partitions: list[TopicPartition]) -> str:
     """Who writes to some partitions, with their open transactions, and what the coordinators know: for a failure."""
-    admin = KafkaAdminClient(bootstrap_servers=bootstrap)
+    admin = KafkaAdminClient(**kafka.client)
     try:
         known = [listing for listings in admin.list_transactions().values() for listing in listings]
         return f"{admin.describe_producers(partitions)}; {known}"
@@ -104,22 +109,22 @@ def producers_of(bootstrap: str, partitions: list[TopicPartition]) -> str:
         admin.close()
 
 
-def folded(bootstrap: str, topic: str, bundle: Bundle) -> Counter:
+def folded(kafka: KafkaConnection, side: str, bundle: Bundle) -> Counter:
     """How many clicks have been folded into each id since the bundle's cut."""
-    table = bundle.queries if topic == "query-vectors" else bundle.items
-    before = dict(zip(table.ids, table.folded.tolist(), strict=True))
-    return Counter(
-        {key: row["folded"] - before.get(key, 0) for key, row in committed(bootstrap, topic, bundle).items()}
-    )
+    table = bundle.queries if side == "query" else bundle.items
+    before = dict(zip(table.ids, table.update_count.tolist(), strict=True))
+    return Counter({key: row["folded"] - before.get(key, 0) for key, row in committed(kafka, side, bundle).items()})
 
 
-def folds(bootstrap: str, topic: str, bundle: Bundle, expected: Counter, what: str, timeout_s: float = 30) -> None:
-    """Wait for a changelog to have folded so many clicks into each id, or fail and say how far it came."""
+def folds(
+    kafka: KafkaConnection, side: str, bundle: Bundle, expected: Counter, what: str, timeout_s: float = 30
+) -> None:
+    """Wait for a side's changelog to have folded so many clicks into each id, or fail and say how far it came."""
     try:
-        eventually(lambda: folded(bootstrap, topic, bundle) == expected, what, timeout_s)
+        eventually(lambda: folded(kafka, side, bundle) == expected, what, timeout_s)
     except AssertionError as error:
-        found = folded(bootstrap, topic, bundle)
-        raise AssertionError(f"{error}; too few: {expected - found}, too many: {found - expected}") from error
+        counts = folded(kafka, side, bundle)
+        raise AssertionError(f"{error}; too few: {expected - counts}, too many: {counts - expected}") from error
 
 
 def truth(clicks: list[Click]) -> tuple[Counter, Counter]:
@@ -127,17 +132,17 @@ def truth(clicks: list[Click]) -> tuple[Counter, Counter]:
     return Counter(click.query_id for click in clicks), Counter(click.item_id for click in clicks)
 
 
-def dead_letters(bootstrap: str) -> list:
+def dead_letters(kafka: KafkaConnection) -> list:
     """The records of the dead-letter topic."""
-    consumer = free_consumer(UpdaterConfig(bootstrap=bootstrap))
+    consumer = free_consumer(kafka)
     try:
-        partition = TopicPartition(DEAD, 0)
+        partition = TopicPartition(kafka.topics.dead_letters, 0)
         consumer.assign([partition])
         consumer.seek_to_beginning(partition)
-        end, found = consumer.end_offsets([partition])[partition], []
+        end, records = consumer.end_offsets([partition])[partition], []
         while consumer.position(partition) < end:
             for batch in consumer.poll(timeout_ms=100).values():
-                found += batch
-        return found
+                records += batch
+        return records
     finally:
         close_quietly(consumer)

@@ -6,11 +6,9 @@ import time
 import pytest
 from kafka import KafkaProducer
 
-from feature_repo.click_event import Click
-from streaming.config import UpdaterConfig
-from streaming.topics import CLICKS, ITEM_VECTORS, QUERY_VECTORS
-from tests.conftest import empty_topics
-from tests.streaming.loop import dead_letters, eventually, folded, running, truth
+from model.click import Click
+from tests.conftest import fresh_topics
+from tests.streaming.loop import dead_letters, eventually, folded, running, truth, updater_config
 from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 
 GOOD = {"event_id": "e", "query_id": "q1", "item_id": "i1", "event_time": CUT_MS}
@@ -36,6 +34,8 @@ BAD = {
     "tomorrow": (b"q1", broken(event_time=int(time.time() * 1000) + 86_400_000), "event_time"),
     "another key": (b"q2", broken(), "key"),
     "no key": (None, broken(), "key"),
+    "an infinite number": (b"q1", broken(context={"price": float("inf")}), "context"),
+    "another partition than its key's": (b"q2", broken(query_id="q2"), "partition: the key belongs in partition 1"),
     "nearly a megabyte": (b"q1", b"x" * 1_000_000, "not JSON"),
 }
 
@@ -43,43 +43,41 @@ BAD = {
 @pytest.fixture(scope="module")
 def outcome(broker, tmp_path_factory):
     """All the bad records between two good ones, through the loop; partition 0 throughout."""
-    empty_topics(broker)
+    kafka = fresh_topics(broker)
     bundle = tiny_bundle("dead-letters")
     store = tiny_store(tmp_path_factory.mktemp("home"))
     good = [Click(event_id=f"g{k}", query_id="q1", item_id="i1", event_time=CUT_MS + k) for k in range(2)]
-    with running(bundle, store, UpdaterConfig(bootstrap=broker.bootstrap), feast_sink=False):
-        producer = KafkaProducer(bootstrap_servers=broker.bootstrap, acks="all")
+    with running(bundle, store, updater_config(kafka), feast_sink=False):
+        producer = KafkaProducer(**kafka.client, acks="all")
         places = {}
-        producer.send(CLICKS, key=b"q1", value=good[0].model_dump_json().encode(), partition=0).get(10)
+        producer.send(kafka.topics.clicks, key=b"q1", value=good[0].model_dump_json().encode(), partition=0).get(10)
         for name, (key, value, _) in BAD.items():
-            sent = producer.send(CLICKS, key=key, value=value, partition=0) if (key or value) else None
+            sent = producer.send(kafka.topics.clicks, key=key, value=value, partition=0) if (key or value) else None
             places[name] = sent.get(10).offset
-        producer.send(CLICKS, key=b"q1", value=good[1].model_dump_json().encode(), partition=0).get(10)
+        producer.send(kafka.topics.clicks, key=b"q1", value=good[1].model_dump_json().encode(), partition=0).get(10)
         producer.close()
         by_query, by_item = truth(good)
         eventually(
-            lambda: (
-                folded(broker.bootstrap, ITEM_VECTORS, bundle) == by_item
-                and folded(broker.bootstrap, QUERY_VECTORS, bundle) == by_query
-            ),
+            lambda: folded(kafka, "item", bundle) == by_item and folded(kafka, "query", bundle) == by_query,
             "the good clicks are folded",
         )
-        letters = dead_letters(broker.bootstrap)
-    return {int(dict(letter.headers)["offset"]): letter for letter in letters}, places, len(letters)
+        letters = dead_letters(kafka)
+    by_offset = {int(dict(letter.headers)["offset"]): letter for letter in letters}
+    return by_offset, places, len(letters), kafka.topics.clicks
 
 
 @pytest.mark.parametrize("name", BAD)
 def test_a_bad_click_is_a_dead_letter(outcome, name):
-    letters, places, _ = outcome
+    letters, places, _, topic = outcome
     letter, (key, value, reason) = letters[places[name]], BAD[name]
     headers = {header: text.decode() for header, text in letter.headers}
     assert headers["reason"].startswith(reason)
-    assert (headers["topic"], headers["partition"], headers["offset"]) == (CLICKS, "0", str(places[name]))
+    assert (headers["topic"], headers["partition"], headers["offset"]) == (topic, "0", str(places[name]))
     assert letter.key == key
     assert letter.value == (value or b"")[:900_000]
     assert headers.get("truncated_from_bytes") == ("1000000" if name == "nearly a megabyte" else None)
 
 
 def test_there_is_a_letter_for_each_and_no_more(outcome):
-    _, _, count = outcome
+    _, _, count, _ = outcome
     assert count == len(BAD)

@@ -3,10 +3,8 @@
 import numpy as np
 
 from streaming.clicks import Clicks
-from streaming.config import UpdaterConfig
-from streaming.duplicates import Recent
-from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
-from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth
+from streaming.stages.duplicates import DuplicateFilter
+from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth, updater_config
 from tests.tiny import tiny_bundle, tiny_store
 
 
@@ -14,24 +12,25 @@ def clicks(ids: str, start: int = 0, partition: int = 0) -> Clicks:
     """Clicks with one-letter event ids at consecutive offsets."""
     n = len(ids)
     offsets = np.arange(start, start + n)
-    return Clicks(list(ids), ["q"] * n, ["i"] * n, np.zeros(n, np.int64), np.full(n, partition), offsets)
+    ones = np.ones(n, np.float32)
+    return Clicks(list(ids), ["q"] * n, ["i"] * n, np.zeros(n, np.int64), np.full(n, partition), offsets, ones)
 
 
 def test_repeats_within_a_batch_and_across_batches():
-    recent = Recent(10)
+    recent = DuplicateFilter(10)
     assert recent.repeats(clicks("aba")).tolist() == [False, False, True]
     recent.add(clicks("aba"))
     assert recent.repeats(clicks("cab", 3)).tolist() == [False, True, True]
 
 
 def test_a_batch_that_is_done_again_does_not_repeat_itself():
-    recent = Recent(10)
+    recent = DuplicateFilter(10)
     for _ in range(2):  # its first transaction failed
         assert recent.repeats(clicks("abb")).tolist() == [False, False, True]
 
 
 def test_the_window_is_counted_in_records_and_bounds_the_memory():
-    recent = Recent(3)
+    recent = DuplicateFilter(3)
     recent.add(clicks("abcdef"))
     assert recent.repeats(clicks("ce", 6)).tolist() == [False, True]  # c is four records back, e is three
     recent.add(clicks("ghij", 6))
@@ -39,25 +38,25 @@ def test_the_window_is_counted_in_records_and_bounds_the_memory():
 
 
 def test_partitions_are_apart():
-    recent = Recent(10)
+    recent = DuplicateFilter(10)
     recent.add(clicks("a"))
     assert recent.repeats(clicks("a", partition=1)).tolist() == [False]
 
 
 def test_no_window_no_memory():
-    recent = Recent(0)
+    recent = DuplicateFilter(0)
     recent.add(clicks("aa"))
     assert not recent.repeats(clicks("aa")).any()
 
 
-def test_repeated_clicks_count_once_through_a_restart(bootstrap, tmp_path):
+def test_repeated_clicks_count_once_through_a_restart(kafka, tmp_path):
     bundle, store, events = tiny_bundle("repeats"), tiny_store(tmp_path, queries=9, items=12), some_clicks(90)
     by_query, by_item = truth(events)
-    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap), feast_sink=False):
-        produce(bootstrap, [*events[:50], *events[20:50]])
-        eventually(lambda: sum(folded(bootstrap, ITEM_VECTORS, bundle).values()) == 50, "the first part is folded")
-    with running(bundle, store, UpdaterConfig(bootstrap=bootstrap), feast_sink=False):
-        produce(bootstrap, [*events[30:], *events[:10]])
-        eventually(lambda: sum(folded(bootstrap, ITEM_VECTORS, bundle).values()) >= 90, "the second part is folded")
-    assert folded(bootstrap, QUERY_VECTORS, bundle) == by_query
-    assert folded(bootstrap, ITEM_VECTORS, bundle) == by_item
+    with running(bundle, store, updater_config(kafka), feast_sink=False):
+        produce(kafka, [*events[:50], *events[20:50]])
+        eventually(lambda: sum(folded(kafka, "item", bundle).values()) == 50, "the first part is folded")
+    with running(bundle, store, updater_config(kafka), feast_sink=False):
+        produce(kafka, [*events[30:], *events[:10]])
+        eventually(lambda: sum(folded(kafka, "item", bundle).values()) >= 90, "the second part is folded")
+    assert folded(kafka, "query", bundle) == by_query
+    assert folded(kafka, "item", bundle) == by_item

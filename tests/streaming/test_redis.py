@@ -1,43 +1,88 @@
 """The online store on a real Redis: as a cluster, and away for a while."""
 
-import shutil
+import signal
+import time
 
-import pytest
+import numpy as np
+import pyarrow as pa
 
-from cli.redis import LocalRedis
 from feature_repo.store import open_store
-from streaming.config import UpdaterConfig
-from tests.streaming.loop import eventually, produce, running, some_clicks
-from tests.streaming.test_swap import in_store
+from streaming.kafka.records import QUERY_STATE
+from streaming.sink.online_writer import OnlineWriter
+from tests.streaming.loop import eventually, folds, produce, running, some_clicks, truth, updater_config
+from tests.streaming.test_feast_sink import in_store
 from tests.tiny import tiny_bundle, tiny_store
 
-needs_redis = pytest.mark.skipif(not shutil.which("redis-server"), reason="needs redis-server on the PATH")
 
-
-@needs_redis
-def test_a_cluster_has_every_click(bootstrap, tmp_path):
-    with LocalRedis(tmp_path / "redis", cluster=True) as redis:
+def test_a_cluster_has_every_click(kafka, local_redis, tmp_path):
+    with local_redis(cluster=True) as redis:
         tiny_store(tmp_path, queries=9, items=12)  # registers the views
         store, bundle, clicks = (
             open_store(tmp_path, f"cluster:{redis.address}"),
             tiny_bundle("cluster"),
             some_clicks(50),
         )
-        with running(bundle, store, UpdaterConfig(bootstrap=bootstrap)):
-            produce(bootstrap, clicks)
+        with running(bundle, store, updater_config(kafka)):
+            produce(kafka, clicks)
             eventually(lambda: in_store(store, bundle, clicks), "the cluster has every click")
 
 
-@needs_redis
-def test_a_redis_that_was_away_has_every_click_in_the_end(bootstrap, tmp_path):
-    with LocalRedis(tmp_path / "redis", keep=True) as redis:
+def test_a_redis_that_was_away_has_every_click_in_the_end(kafka, local_redis, tmp_path):
+    with local_redis(keep=True) as redis:
         tiny_store(tmp_path, queries=9, items=12)
         store, bundle, clicks = open_store(tmp_path, redis.address), tiny_bundle("away"), some_clicks(90)
-        with running(bundle, store, UpdaterConfig(bootstrap=bootstrap)):
-            produce(bootstrap, clicks[:30])
+        with running(bundle, store, updater_config(kafka)):
+            produce(kafka, clicks[:30])
             eventually(lambda: in_store(store, bundle, clicks[:30]), "Redis has the first clicks")
             redis.stop()
-            produce(bootstrap, clicks[30:60])
+            produce(kafka, clicks[30:60])
             redis.start()
-            produce(bootstrap, clicks[60:])
+            produce(kafka, clicks[60:])
             eventually(lambda: in_store(store, bundle, clicks), "Redis has what came while it was away", 60)
+
+
+def test_a_redis_that_comes_back_empty_is_refilled(kafka, local_redis, tmp_path):
+    with local_redis(keep=False) as redis:
+        tiny_store(tmp_path, queries=9, items=12)
+        store, bundle, clicks = open_store(tmp_path, redis.address), tiny_bundle("emptied"), some_clicks(60)
+        with running(bundle, store, updater_config(kafka, monitor_s=0.2)):
+            produce(kafka, clicks)
+            eventually(lambda: in_store(store, bundle, clicks), "Redis has all clicks")
+            redis.stop()
+            redis.start()
+            eventually(lambda: in_store(store, bundle, clicks), "Redis has them again", 60)
+
+
+def test_late_rows_are_refused_and_rows_are_read_through_feast(local_redis, tmp_path):
+    with local_redis() as redis:
+        tiny_store(tmp_path)
+        store, bundle = open_store(tmp_path, redis.address), tiny_bundle("late")
+        writer = OnlineWriter(store, bundle.version)
+        for count, stamp in ((1, 100), (3, 300), (2, 200), (9, 300)):
+            row = {"id": "é", "a": [0.5, -1.5], "folded": count, "clicks": -count, "counters": [], "last_click": 0}
+            rows = pa.RecordBatch.from_pylist([row | {"history": ["x", "ü"]}], QUERY_STATE)
+            writer.write("query", rows, np.array([1_795_000_000_000_000 + stamp]))
+        names = ("query_augmented:a", "query_augmented:folded", "query_augmented:bundle", "query_activity:clicks")
+        names += ("query_activity:counters", "query_activity:last_click", "query_history:history")
+        answer = store.get_online_features(list(names), [{"query_id": "é"}]).to_dict()
+        assert [answer[name.split(":")[1]][0] for name in names] == [
+            [0.5, -1.5], 3, "late", -3, [], 0, ["x", "ü"]
+        ]  # fmt: skip
+
+
+def test_a_redis_that_hangs_delays_no_click_of_known_or_new_ids(kafka, local_redis, tmp_path):
+    with local_redis() as redis:
+        tiny_store(tmp_path, queries=9, items=12)
+        store, bundle, clicks = open_store(tmp_path, redis.address), tiny_bundle("hangs"), some_clicks(200)
+        with running(bundle, store, updater_config(kafka, batch_clicks=20)):
+            redis.process.send_signal(signal.SIGSTOP)
+            try:
+                began = time.monotonic()
+                produce(kafka, clicks)
+                by_query, by_item = truth(clicks)
+                folds(kafka, "query", bundle, by_query, "the clicks are folded")
+                folds(kafka, "item", bundle, by_item, "and the signals")
+                assert time.monotonic() - began < 15
+            finally:
+                redis.process.send_signal(signal.SIGCONT)
+            eventually(lambda: in_store(store, bundle, clicks), "Redis has all of them in the end", 60)

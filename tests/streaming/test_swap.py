@@ -3,21 +3,22 @@
 import contextlib
 import logging
 import threading
+import weakref
 
 import pytest
 
-from streaming.config import UpdaterConfig
-from streaming.topics import ITEM_VECTORS, QUERY_VECTORS
+from model.bundle_store import BundleStore
+from model.settings.updater import KafkaConnection
+from streaming.bundle_runtime import BundleRuntime
 from tests.conftest import PARTITIONS
-from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth
-from tests.streaming.test_feast_sink import online
+from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth, updater_config
+from tests.streaming.test_feast_sink import in_store, online
 from tests.tiny import tiny_bundle, tiny_store
-from training.bundle import Shelf
 
 
 @pytest.fixture
 def shelf(tmp_path):
-    return Shelf(tmp_path / "bundles")
+    return BundleStore(tmp_path / "bundles")
 
 
 @pytest.fixture
@@ -28,8 +29,8 @@ def store(tmp_path):
 class Load:
     """Clicks that keep coming, a few at a time, until told to stop."""
 
-    def __init__(self, bootstrap: str):
-        self.bootstrap, self.clicks, self._stop = bootstrap, [], threading.Event()
+    def __init__(self, kafka: KafkaConnection):
+        self.kafka, self.clicks, self._stop = kafka, [], threading.Event()
         self._thread = threading.Thread(target=self._run)
 
     def __enter__(self) -> "Load":
@@ -43,54 +44,44 @@ class Load:
     def _run(self) -> None:
         while not self._stop.wait(0.05):
             some = some_clicks(20, seed=len(self.clicks), start=len(self.clicks))
-            produce(self.bootstrap, some)
+            produce(self.kafka, some)
             self.clicks += some
 
 
-def counted(bootstrap: str, bundle, clicks) -> bool:
+def counted(kafka: str, bundle, clicks) -> bool:
     by_query, by_item = truth(clicks)
-    return folded(bootstrap, QUERY_VECTORS, bundle) == by_query and folded(bootstrap, ITEM_VECTORS, bundle) == by_item
+    return folded(kafka, "query", bundle) == by_query and folded(kafka, "item", bundle) == by_item
 
 
-def in_store(store, bundle, clicks) -> bool:
-    """Whether the store holds every id, of this bundle alone, with every click."""
-    for side, table, counts in zip(("query", "item"), (bundle.queries, bundle.items), truth(clicks), strict=True):
-        before = dict(zip(table.ids, table.folded.tolist(), strict=True))
-        for key, row in zip(ids := [*before.keys() | counts.keys()], online(store, side, ids), strict=True):
-            if (row["bundle"], row["folded"]) != (bundle.version, before.get(key, 0) + counts.get(key, 0)):
-                return False
-    return True
-
-
-def test_a_published_bundle_takes_over_under_load_and_so_does_a_rollback(bootstrap, store, shelf):
+def test_a_published_bundle_takes_over_under_load_and_so_does_a_rollback(kafka, store, shelf):
     first, second = tiny_bundle("swap-1"), tiny_bundle("swap-2", seed=1)
     shelf.publish(first)
-    config = UpdaterConfig(bootstrap=bootstrap, watch_s=0.1)
+    config = updater_config(kafka, watch_s=0.1)
     with running(first, store, config, shelf=shelf):
-        with Load(bootstrap) as load:
-            eventually(lambda: counted_some(bootstrap, first), "the first bundle works")
+        with Load(kafka) as load:
+            eventually(lambda: counted_some(kafka, first), "the first bundle works")
             shelf.publish(second)
             eventually(lambda: belongs(store, second), "the second has taken over", 60)
-        eventually(lambda: counted(bootstrap, second, load.clicks), "it knows the clicks of all time", 60)
+        eventually(lambda: counted(kafka, second, load.clicks), "it knows the clicks of all time", 60)
         eventually(lambda: in_store(store, second, load.clicks), "and so does the store")
-        known = sum(folded(bootstrap, QUERY_VECTORS, first).values())
+        known = sum(folded(kafka, "query", first).values())
         assert 0 < known < len(load.clicks), "the first should have stopped meanwhile"
         shelf.promote(first.version)
         eventually(lambda: in_store(store, first, load.clicks), "the first is back, and knows what it missed", 60)
-    assert counted(bootstrap, first, load.clicks) and counted(bootstrap, second, load.clicks)
+    assert counted(kafka, first, load.clicks) and counted(kafka, second, load.clicks)
 
 
-def test_processes_beyond_the_partitions_are_ready_and_go_over_to_a_new_bundle_too(bootstrap, store, shelf, caplog):
+def test_processes_beyond_the_partitions_are_ready_and_go_over_to_a_new_bundle_too(kafka, store, shelf, caplog):
     caplog.set_level(logging.INFO, logger="streaming.updater")
     first, second = tiny_bundle("spare-1"), tiny_bundle("spare-2", seed=1)
     shelf.publish(first)
     names = [f"process-{number}" for number in range(2 * PARTITIONS + 1)]  # a sink follows two topics
     with contextlib.ExitStack() as processes:
         for name in names:
-            config = UpdaterConfig(bootstrap=bootstrap, instance=name, watch_s=0.1)
+            config = updater_config(kafka, instance=name, watch_s=0.1)
             processes.enter_context(running(first, store, config, shelf=shelf))  # fails unless it is ready
         clicks = some_clicks(60)
-        produce(bootstrap, clicks)
+        produce(kafka, clicks)
         eventually(lambda: in_store(store, first, clicks), "the clicks are folded and in the store")
         shelf.publish(second)
         gone_over = f"bundle_in_service bundle={second.version}"
@@ -98,20 +89,20 @@ def test_processes_beyond_the_partitions_are_ready_and_go_over_to_a_new_bundle_t
         eventually(lambda: in_store(store, second, clicks), "the store has the second bundle's rows alone", 60)
 
 
-def counted_some(bootstrap: str, bundle) -> bool:
-    return sum(folded(bootstrap, ITEM_VECTORS, bundle).values()) > 0
+def counted_some(kafka: str, bundle) -> bool:
+    return sum(folded(kafka, "item", bundle).values()) > 0
 
 
 def belongs(store, bundle) -> bool:
     return {row["bundle"] for row in online(store, "query", bundle.queries.ids)} == {bundle.version}
 
 
-def test_a_bundle_that_is_no_good_leaves_the_old_one_at_work(bootstrap, store, shelf, caplog):
+def test_a_bundle_that_is_no_good_leaves_the_old_one_at_work(kafka, store, shelf, caplog):
     good, damaged = tiny_bundle("stays"), tiny_bundle("damaged", seed=1)
     misfit = tiny_bundle("misfit", services={"query_tower": {"query_profile__shoe_size": "Float32"}, "item_tower": {}})
     shelf.publish(good)
     clicks = some_clicks(60)
-    with running(good, store, UpdaterConfig(bootstrap=bootstrap, watch_s=0.05), shelf=shelf):
+    with running(good, store, updater_config(kafka, watch_s=0.05), shelf=shelf):
         for bad, why in ((damaged, "is not a usable bundle"), (misfit, "shoe_size")):
             bad.save(shelf.folder / bad.version)
             if bad is damaged:
@@ -124,6 +115,28 @@ def test_a_bundle_that_is_no_good_leaves_the_old_one_at_work(bootstrap, store, s
                 ),
                 "it says so",
             )
-        produce(bootstrap, clicks)
-        eventually(lambda: counted(bootstrap, good, clicks), "the clicks are folded")
+        produce(kafka, clicks)
+        eventually(lambda: counted(kafka, good, clicks), "the clicks are folded")
         eventually(lambda: in_store(store, good, clicks), "and in the store")
+
+
+def test_what_a_swap_replaced_is_freed(kafka, store, shelf, monkeypatch):
+    """A frozen generation of the garbage collector would keep every bundle that ever was in service."""
+    runtimes = []
+
+    class Watched(BundleRuntime):
+        def __init__(self, *given):
+            super().__init__(*given)
+            runtimes.append(weakref.ref(self))
+
+    monkeypatch.setattr("streaming.updater.BundleRuntime", Watched)
+    first = tiny_bundle("freed-1")
+    shelf.publish(first)
+    with running(first, store, updater_config(kafka, watch_s=0.1), shelf=shelf, feast_sink=False):
+        for number in (2, 3):
+            shelf.publish(tiny_bundle(f"freed-{number}", seed=number))
+            eventually(
+                lambda number=number: len(runtimes) == number and runtimes[number - 2]() is None,
+                "the old one is gone",
+                60,
+            )

@@ -51,49 +51,48 @@ def test_cross_entropy_by_hand_leaves_out_missing_candidates():
     assert float(loss) == pytest.approx(math.log(1 + math.exp(-2)))
 
 
-NONE = torch.zeros(2, 2, 2, dtype=torch.bool)  # nobody has seen anything
+def test_weights_scale_the_cross_entropy_of_a_positive_and_its_negatives():
+    """Row 0 has one candidate of score 0, row 1 two: ln 2 three times, of which the last two count three times."""
+    nothing, exists = torch.zeros(2, 1), torch.tensor([[True, False], [True, True]])
+    loss = losses.binary_cross_entropy(nothing, torch.zeros(2, 2, 1), exists, 1.0, torch.tensor([1.0, 3.0]))
+    assert float(loss) == pytest.approx(math.log(2) * (1 + 3 + 3) / 3)
 
 
-def softmax_case():
-    """Two queries, one negative each, all scores 0 or 1."""
+def softmax(bias=(0, 0, 0, 0), own=(0, 0), seen=((0, 0, 0, 0), (0, 0, 0, 0)), weights=None) -> float:
+    """The loss of two clicks, on the candidates 0 and 1, with two more candidates; all scores are 0 or 1."""
     queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    items = torch.tensor([[[1.0, 0.0], [0.0, 1.0]], [[0.0, 1.0], [1.0, 0.0]]])
-    return queries, items, torch.tensor([[10, 20], [30, 40]])
+    items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
+    loss = losses.sampled_softmax(
+        queries, items, torch.tensor([0, 1]), torch.tensor(bias, dtype=torch.float32),
+        torch.tensor(own, dtype=torch.float32), torch.tensor(seen, dtype=torch.bool), 1.0, weights,
+    )  # fmt: skip
+    return float(loss)
 
 
 def test_sampled_softmax_by_hand():
-    """Row 0 scores 1 (own), 0 (other positive), 0, 1 (negatives): −ln(e / (2e + 2)); row 1 the same by symmetry."""
-    queries, items, rows = softmax_case()
-    loss = losses.sampled_softmax(queries, items, rows, NONE, torch.ones(2, 2), 1.0)
-    assert float(loss) == pytest.approx(math.log((2 * math.e + 2) / math.e))
+    """Row 0 scores 1 (own), 0 (the other's), 0, 1: −ln(e / (2e + 2)); row 1 the same by symmetry."""
+    assert softmax() == pytest.approx(math.log((2 * math.e + 2) / math.e))
 
 
-def test_sampled_softmax_masks_accidental_hits_missing_candidates_and_what_the_query_has_seen():
-    """Negative 20 is row 1's positive and 40 is missing; each query has seen the other's positive."""
-    queries, items, _ = softmax_case()
-    rows = torch.tensor([[10, 20], [20, -1]])
-    seen = torch.tensor([[[True, False], [True, False]], [[True, True], [True, False]]])
-    loss = losses.sampled_softmax(queries, items, rows, seen, torch.ones(2, 2), 1.0)
-    assert float(loss) == pytest.approx((math.log((math.e + 1) / math.e) + 0.0) / 2)
+def test_sampled_softmax_masks_what_the_query_has_seen_and_never_its_own_positive():
+    seen = ((1, 1, 0, 1), (1, 1, 1, 1))  # of row 0 the candidate 2 is left, of row 1 nothing
+    assert softmax(seen=seen) == pytest.approx((math.log((math.e + 1) / math.e) + 0) / 2)
 
 
-def test_a_click_whose_positive_no_answer_can_hold_is_neither_counted_nor_a_negative():
-    """Row 1's positive is missing: left is row 0 against the two negatives; with no positive at all, nothing."""
-    queries, items, _ = softmax_case()
-    rows = torch.tensor([[10, 20], [-1, 40]])
-    loss = losses.sampled_softmax(queries, items, rows, NONE, torch.ones(2, 2), 1.0)
-    assert float(loss) == pytest.approx(math.log((2 * math.e + 1) / math.e))
-    assert float(losses.sampled_softmax(queries, items, rows.clamp(max=-1), NONE, torch.ones(2, 2), 1.0)) == 0
+def test_weights_scale_the_softmax_of_a_click():
+    """Masked as above, row 1 costs nothing, so only row 0's weight tells."""
+    seen = ((1, 1, 0, 1), (1, 1, 1, 1))
+    for weight in (0.5, 2.0):
+        weighed = softmax(seen=seen, weights=torch.tensor([weight, 7.0]))
+        assert weighed == pytest.approx(weight * math.log((math.e + 1) / math.e) / 2)
 
 
 def test_the_logq_correction_divides_by_the_expected_count():
-    """An item drawn twice as often as the others counts half: ln(e + 1 + 0.5 + e) − 1 for row 0."""
-    queries, items, rows = softmax_case()
-    expected = torch.tensor([[1.0, 2.0], [1.0, 1.0]])
-    loss = losses.sampled_softmax(queries, items, rows, NONE, expected, 1.0)
-    first = math.log(math.e + 0 + 1 + 0.5 + math.e) - 1
-    second = math.log(math.e + 1 + 0.5 * math.e + 1) - 1
-    assert float(loss) == pytest.approx((first + second) / 2)
+    """Candidate 3 was drawn twice as often as expected: it counts double. Row 1's own was expected twice: half."""
+    double, half = math.log(2), -math.log(2)
+    first = math.log(math.e + 1 + 1 + 2 * math.e) - 1
+    second = math.log(1 + math.e / 2 + math.e + 2) - math.log(math.e / 2)
+    assert softmax(bias=(0, 0, 0, double), own=(0, half)) == pytest.approx((first + second) / 2)
 
 
 def test_category_alignment_is_the_sum_over_covariances_whatever_the_sizes():

@@ -1,0 +1,1 @@
+"""Crashes on purpose, and the proof that every click counted once."""

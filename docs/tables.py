@@ -1,0 +1,137 @@
+"""Tables of the documents, from the results in ``docs/evidence``: ``python -m docs.tables`` writes them.
+
+A document has ``<!-- table: NAME -->`` and ``<!-- end -->`` around a table, and a function here makes it. The results
+are what ``--json FILE`` writes: they name command, commit, date, cores and processor.
+"""
+
+import json
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+EVIDENCE = ROOT / "docs" / "evidence"
+DOCUMENTS = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+_MARKED = re.compile(r"(<!-- table: ([\w-]+) -->\n).*?(<!-- end -->)", re.DOTALL)
+
+
+def main() -> None:
+    """Write every table anew."""
+    for document in DOCUMENTS:
+        text = document.read_text()
+        if (fresh := rendered(text)) != text:
+            document.write_text(fresh)
+            print(f"{document.relative_to(ROOT)} has new tables")
+
+
+def rendered(text: str) -> str:
+    """A document's text with its tables as the evidence has them.
+
+    Raises:
+        KeyError: a table that nobody makes. FileNotFoundError: its evidence is missing.
+    """
+    return _MARKED.sub(lambda marked: f"{marked[1]}\n{TABLES[marked[2]]()}\n{marked[3]}", text)
+
+
+def comparison() -> str:
+    """Hit rates of models on the logs that ``evidence/compare-*.json`` (``dat evaluate``) report on."""
+    reports = {file.stem.removeprefix("compare-"): _load(file) for file in sorted(EVIDENCE.glob("compare-*.json"))}
+    names = list(dict.fromkeys(name for report in reports.values() for name in report["results"]))
+    heads = [f"{report['dataset']}, {report['protocol']}" for report in reports.values()]
+    best = {log: max(r["hr100"] for r in report["results"].values()) for log, report in reports.items()}
+    rows = []
+    for name in names:
+        results = [report["results"].get(name) for report in reports.values()]
+        seeds = sorted({len(result["runs"]) for result in results if result})
+        cells = [_rates(result, best[log]) for log, result in zip(reports, results, strict=True)]
+        rows.append([name, "–".join(map(str, seeds)), *cells])
+    return _table(["HR@50 / HR@100 / MRR×10", "seeds", *heads], rows, reports.values())
+
+
+def demo() -> str:
+    """The demo's day (``evidence/demo.json``, ``dat demo``)."""
+    report = _load(EVIDENCE / "demo.json")
+    rows = {"the night's vectors, all day": report["static"], "after every click": report["live"]}
+    cells = [[name, *(f"{rates[key]:.3f}" for key in ("hr50", "hr100", "mrr10"))] for name, rates in rows.items()]
+    head = f"the next click of {report['clicks_sent']:,}, from the whole corpus"
+    return _table([head, "HR@50", "HR@100", "MRR×10"], cells, [report])
+
+
+SPEED = (
+    ("updater", "the updater, both stages, exactly once", "{clicks_per_s:,} clicks a second",
+     "Quix Streams, moving averages alone: {quixstreams_per_s:,}"),
+    ("freshness", "from a click to an answer that reflects it, at {rate:,} clicks a second",
+     "{fresh_p50_ms:.0f} ms (p50), {fresh_p99_ms:.0f} ms (p99)", ""),
+    ("retrieval", "an answer over HTTP from {items:,} items, at {rate:g} requests a second",
+     "{p50_ms:.1f} ms (p50), {p99_ms:.1f} ms (p99); at most {requests_per_s:.0f} a second",
+     "Redis, tower and search alone: {floor_p50_ms:.1f} ms (p50)"),
+)  # fmt: skip
+"""Of ``evidence/bench-NAME.json``: what, its figure, and what stands beside it in the same run."""
+
+
+def speed() -> str:
+    """Figures of ``dat bench``, those that ``evidence/bench-*.json`` hold."""
+    reports = {name: _load(file) for name, *_ in SPEED if (file := EVIDENCE / f"bench-{name}.json").is_file()}
+    rows = [[text.format(**reports[name]) for text in texts] for name, *texts in SPEED if name in reports]
+    return _table(["what", "figure", "beside it"], rows, reports.values())
+
+
+def lanes() -> str:
+    """How long the lanes of ``.ci/run`` take (``evidence/lanes.json``)."""
+    report = _load(EVIDENCE / "lanes.json")
+    rows = [[f"`{lane['command']}`", lane["what"], f"{lane['seconds'] / 60:.1f}"] for lane in report["lanes"]]
+    return _table(["command", "what it proves", "minutes"], rows, [report])
+
+
+def ablation() -> str:
+    """DAT with one part changed (``evidence/ablation.json``, ``dat experiment ablation``)."""
+    report = _load(EVIDENCE / "ablation.json")
+    base = report["results"]["DAT"]
+    rows = []
+    for name, row in report["results"].items():
+        cells = [f"{row[key]:.3f}" for key in ("hr50", "hr100", "mrr10")]
+        rows.append(
+            [name, str(row["seeds"]), *cells, f"{row['hr100'] / base['hr100'] - 1:+.1%}" if row is not base else ""]
+        )
+    return _table(["", "seeds", "HR@50", "HR@100", "MRR×10", "HR@100 against DAT"], rows, [report])
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "comparison": comparison,
+    "demo": demo,
+    "speed": speed,
+    "lanes": lanes,
+    "ablation": ablation,
+}
+
+
+def _load(file: Path) -> dict[str, Any]:
+    report = json.loads(file.read_text())
+    missing = {"command", "commit", "date", "cores", "cpu"} - set(report.get("provenance", {}))
+    if missing:
+        raise ValueError(f"{file.name} does not say its {', '.join(sorted(missing))}: write it with --json")
+    return report
+
+
+def _rates(result: dict[str, Any] | None, best: float) -> str:
+    if result is None:
+        return "–"
+    text = " / ".join(f"{result[key]:.3f}" for key in ("hr50", "hr100", "mrr10"))
+    return f"**{text}**" if result["hr100"] == best else text
+
+
+def _table(head: list[str], rows: list[list[str]], reports: Any) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+    sources = dict.fromkeys(_source(report["provenance"]) for report in reports)
+    return f"{table}\n\n{chr(10).join(f'<small>{source}</small>  ' for source in sources)}\n"
+
+
+def _source(made: dict[str, Any]) -> str:
+    command = re.sub(r" --(json|out) \S+", "", made["command"])  # where it was written to says nothing
+    return f"`{command}` at {made['commit'][:8]}, {made['date']}, {made['cores']} cores of {made['cpu']}"
+
+
+if __name__ == "__main__":
+    main()

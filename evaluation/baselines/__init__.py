@@ -1,0 +1,1 @@
+"""The models that DAT is compared with."""

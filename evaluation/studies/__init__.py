@@ -1,0 +1,1 @@
+"""Tuned comparisons, ablations and a simulated A/B test; resumable."""

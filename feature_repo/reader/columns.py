@@ -1,0 +1,120 @@
+"""Values as the system has them, in SQL: ids and words as text, times as ms, numbers; null where there is none."""
+
+from feature_repo.card import CardError
+from feature_repo.reader.tables import Column
+from feature_repo.reader.text import literal
+
+PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "d": 86_400_000.0, "position": 1e3}
+WORDED = (
+    "%Y%m%d", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%dT%H:%M%z", "%Y-%m-%d %H:%M:%S,%g", "%a %b %d %H:%M:%S %z %Y",
+    "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
+)  # fmt: skip
+"""Ways to write a moment, besides ISO 8601's, that can mean one only: where month and day could be taken for each other
+a card has to say which is which."""
+_INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
+    "INTEGER",
+    "UINTEGER",
+}
+_NESTED = ("STRUCT", "MAP", "UNION")
+
+
+def is_nested(column: Column) -> bool:
+    """Whether a column holds lists or objects; of JSON only the values tell."""
+    return column.type.endswith("]") or column.type.startswith(_NESTED)
+
+
+def text(column: Column, nulls: list[str]) -> str:
+    """Words and ids: byte for byte as the file has them, but floats that are whole numbers as those (``25``).
+
+    Args:
+        nulls: Words that stand for nothing.
+    """
+    value, kind = column.sql, column.type
+    if kind in _INTEGERS:
+        return f"{value}::VARCHAR"
+    if kind in ("FLOAT", "DOUBLE"):
+        return _whole(value)
+    if kind.startswith("DECIMAL"):
+        return (
+            f"CASE WHEN {value} = trunc({value}) THEN trunc({value})::DECIMAL(38, 0)::VARCHAR ELSE {value}::VARCHAR END"
+        )
+    if kind == "JSON":
+        number = _whole(f"TRY_CAST({value} AS DOUBLE)")
+        nested = f"error('lists or objects where one value should be; such as ' || {value}::VARCHAR)"
+        cases = f"WHEN 'DOUBLE' THEN {number} WHEN 'ARRAY' THEN {nested} WHEN 'OBJECT' THEN {nested}"
+        value = f"CASE json_type({value}) {cases} ELSE {value} ->> '$' END"
+    elif kind == "BLOB":
+        value = f"decode({value})"
+    elif kind != "VARCHAR":
+        return f"{value}::VARCHAR"
+    return without(value, nulls)
+
+
+def without(value: str, nulls: list[str]) -> str:
+    """Text that is null where it is one of some words."""
+    words = ", ".join(literal(word) for word in nulls)
+    return f"CASE WHEN {value} NOT IN ({words}) THEN {value} END" if words else value
+
+
+def _whole(number: str) -> str:
+    return (
+        f"CASE WHEN NOT isfinite({number}) THEN NULL WHEN {number} = trunc({number}) AND abs({number}) < 1e18 "
+        f"THEN {number}::BIGINT::VARCHAR ELSE {number}::VARCHAR END"
+    )
+
+
+def number(column: Column, nulls: list[str]) -> str:
+    """A finite number, or null where it is none."""
+    value = text(column, nulls) if column.type in ("VARCHAR", "JSON", "BLOB") else column.sql
+    if column.decimal == "," and column.type == "VARCHAR":
+        value = f"replace(replace({value}, '.', ''), ',', '.')"
+    cast = f"TRY_CAST({value} AS DOUBLE)"
+    return f"CASE WHEN isfinite({cast}) THEN {cast} END"
+
+
+def missing(column: Column, nulls: list[str]) -> str:
+    """Whether there is no value."""
+    if column.type in ("VARCHAR", "JSON", "BLOB", "FLOAT", "DOUBLE"):
+        return f"({text(column, nulls)}) IS NULL"
+    return f"{column.sql} IS NULL"
+
+
+def words(column: Column, separator: str, nulls: list[str]) -> str:
+    """Several words: a list as it is, or text that is split; without what is empty."""
+    if column.type == "JSON":
+        items = (
+            f"CASE json_type({column.sql}) WHEN 'ARRAY' THEN {column.sql} ->> '$[*]' "
+            f"ELSE string_split({column.sql} ->> '$', {literal(separator)}) END"
+        )
+    elif column.type.endswith("]"):
+        items = f"list_transform({column.sql}, word -> {text(Column('word', column.type.rsplit('[', 1)[0]), [])})"
+    else:
+        items = f"string_split({text(column, nulls)}, {literal(separator)})"
+    empty = ", ".join(literal(word) for word in nulls) or "''"
+    return f"coalesce(list_filter({items}, word -> word NOT IN ({empty})), [])"
+
+
+def time_ms(column: Column, unit: str, zone: str, nulls: list[str]) -> str:
+    """Milliseconds since the epoch, or null where it is no time.
+
+    Args:
+        zone: Of dates and moments that say none. The connection's ``TimeZone`` has to be the same.
+
+    Raises:
+        CardError: the unit is of numbers, and the column is of dates.
+    """
+    kind, value = column.type, column.sql
+    if kind == "DATE" or kind.startswith("TIMESTAMP"):
+        if unit != "date":
+            raise CardError(f'is of type {kind}: say time_unit = "date"')
+        moment = value if kind.endswith("TIME ZONE") else f"{value}::TIMESTAMP AT TIME ZONE {literal(zone)}"
+        return f"epoch_ms({moment})"  # of infinity: null
+    if unit in PER_UNIT:
+        return f"TRY_CAST(round({number(column, nulls)} * {PER_UNIT[unit]!r}) AS BIGINT)"
+    said = text(column, nulls)
+    if unit == "date":
+        return f"epoch_ms(coalesce(TRY_CAST({said} AS TIMESTAMPTZ), try_strptime({said}, {list(WORDED)!r})))"
+    moment = f"try_strptime({said}, {literal(unit)})"
+    if "%z" not in unit and "%Z" not in unit:
+        moment = f"({moment} AT TIME ZONE {literal(zone)})"
+    return f"epoch_ms({moment})"

@@ -1,0 +1,356 @@
+"""A first card for some files: which column is what, guessed from names and values, and said."""
+
+import re
+import tempfile
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import duckdb
+
+from feature_repo.card import NULLS, CardError, Files
+from feature_repo.reader import columns
+from feature_repo.reader.faults import latest_ms
+from feature_repo.reader.files import look_at
+from feature_repo.reader.lines import divided
+from feature_repo.reader.nested import flatten
+from feature_repo.reader.roles import (
+    WORDS,
+    Looked,
+    Units,
+    clock_beside,
+    is_grade,
+    is_id,
+    is_item,
+    named,
+    named_roles,
+    roles,
+)
+from feature_repo.reader.tables import Column, Reading, Relation, one, quoted, relations, why
+from feature_repo.reader.units import fitting
+
+SAMPLE = 10_000
+
+
+@dataclass
+class Guess:
+    """A card's text, and what was guessed."""
+
+    text: str = ""
+    said: list[str] = field(default_factory=list)
+
+
+def guess(files: list[Path], folder: Path, name: str) -> Guess:
+    """A card for files, of which one or several alike have the clicks and the others may be catalogues.
+
+    Args:
+        folder: Where the card will be; paths are written relative to it.
+
+    Raises:
+        CardError: a file cannot be read, or none has what could be a query and an item.
+    """
+    found = Guess()
+    if missing := [str(path) for path in files if not path.exists()]:
+        raise CardError(f"there is no {', '.join(missing)}; give the paths of the log's files")
+    with tempfile.TemporaryDirectory(prefix="dat-read-") as scratch, duckdb.connect() as sql:
+        sql.execute("SET TimeZone = 'UTC'")
+        reading = Reading(sql, Path(scratch))
+        tables = [_look(reading, path.absolute(), found) for path in files]
+        units = {table.path: _times(sql, table) for table in tables}
+        chosen_of = {
+            table.path: roles(table, units[table.path], [other for other in tables if other is not table])
+            for table in tables
+        }
+        logs = [table for table in tables if {"query", "item"} <= chosen_of[table.path].keys()]
+        if not logs:
+            has = "; ".join(f"{table.path.name} has {', '.join(table.different)}" for table in tables)
+            raise CardError(
+                f"no two columns could be a query and an item; write the card by hand (docs/own-data.md). {has}"
+            )
+        log = max(logs, key=lambda table: (*(named_roles(chosen_of[table.path])), table.rows))
+        chosen, times = chosen_of[log.path], units[log.path]
+        alike = [table for table in tables if table is not log and _is_alike(table, log, chosen)]
+        log = replace(log, more=[table.path for table in alike])
+        others = [table for table in tables if table.path != log.path and table not in alike]
+        found.said = list(dict.fromkeys(found.said))
+        found.said.append(
+            f"{', '.join(path.name for path in (log.path, *log.more))} {'have' if log.more else 'has'} the clicks: "
+            + ", ".join(f"{role} = {column}" for role, column in chosen.items())
+        )
+        lines = [f"name = {_toml(name)}", f"title = {_toml(name)}", 'folder = ""', "", "[clicks]"]
+        lines += _clicks(sql, log, chosen, times, folder, found)
+        sides: dict[str, Looked] = {}
+        for table in others:
+            side, key = _side_of(table, log, chosen, found)
+            if side not in sides:
+                sides[side] = _with_parts(table, others)
+                lines += _catalogue(sides[side], side, key, units[table.path], folder)
+            elif table.path not in sides[side].more:
+                found.said.append(
+                    f"{table.path.name} is left out: {sides[side].path.name} is the {side} catalogue already, "
+                    "and `sql` can join the two"
+                )
+        found.text = "\n".join(lines) + "\n"
+    return found
+
+
+def _is_alike(table: Looked, log: Looked, chosen: dict[str, str]) -> bool:
+    """Whether a file has more of a log: all columns that were chosen, or the same ones where they have no names."""
+    if table.spec.model_copy(update={"path": ""}) != log.spec.model_copy(update={"path": ""}):
+        return False
+    if table.spec.header and table.numbers != log.numbers:
+        return False
+    needed = {column for role, column in chosen.items() if role in ("query", "item", "time")}
+    return needed <= table.different.keys() and (table.flat is None) == (log.flat is None) and "time" in chosen
+
+
+def _clicks(
+    sql: duckdb.DuckDBPyConnection, log: Looked, chosen: dict[str, str], times: dict[str, Units], folder: Path,
+    found: Guess,
+) -> list[str]:  # fmt: skip
+    """The lines of a card's clicks."""
+    unit, how = "order", None
+    if "time" not in chosen:
+        found.said.append("no column has times: the order of the rows is taken for it")
+    else:
+        time = chosen["time"]
+        unit = next(iter(times[time]))
+        clock = clock_beside(log, time) if unit == "date" or "%" in unit else None
+        if clock and (joined := _with_clock(sql, log, time, clock)):
+            unit, how = joined, f"{time} and {clock}"
+        first, last = times[time][next(iter(times[time]))]
+        found.said.append(f"{how or time} is taken for {unit}: a sample lies from {first} to {last}")
+        if not how and (others := [other for other in times[time] if other != unit]):
+            found.said.append(f"it could also be {', '.join(others)}: look at the first rows")
+    exploded = chosen["item"] in log.lists
+    if exploded:
+        found.said.append(f"{chosen['item']} holds lists: `sql` makes a row of each item")
+    if log.flat or exploded or how:
+        lines = _select(log, chosen, clock if how else None, exploded, folder)
+    else:
+        lines = _file(log, folder) + [f"{role} = {_toml(column)}" for role, column in chosen.items()]
+    lines.append(f"time_unit = {_toml(unit)}")
+    if "event_type" in chosen:
+        kinds = log.values[chosen["event_type"]]
+        found.said.append(
+            f"every type of event counts as a click; `events` says what each weighs: {', '.join(kinds[:8])}"
+        )
+        lines.append("# events = { " + ", ".join(f"{_toml(kind)} = 1.0" for kind in kinds[:8]) + " }")
+    if "value" in chosen and is_grade(log, chosen["value"]):
+        grades = sorted(map(float, log.values[chosen["value"]]))
+        found.said.append(
+            f"every row counts as a click, whatever its {chosen['value']} ({grades[0]:g} to {grades[-1]:g}); "
+            "`at_least` makes lower ones none"
+        )
+        lines.append(f"# at_least = {grades[len(grades) // 2]}")
+    return lines
+
+
+def _with_clock(sql: duckdb.DuckDBPyConnection, log: Looked, date: str, clock: str) -> str | None:
+    """The unit of a date followed by a time of the day."""
+    moments = [f"{day} {at}" for day, at in zip(log.values[date], log.values[clock], strict=False)]
+    return next(iter(fitting(sql, moments, "UTC", latest_ms())), None)
+
+
+def _look(reading: Reading, path: Path, found: Guess) -> Looked:
+    spec = Files(path=path.name)
+    file = look_at(path, spec, path.parent, reading.scratch, [])
+    if file.kind == "text":
+        separator, skip = divided(file.first)
+        spec = spec.model_copy(update={"separator": separator, "skip": skip})
+        if skip:
+            found.said.append(f"{path.name}: {skip} line(s) before the header are passed over")
+    part = _first(reading, spec, path)
+    if part.named:
+        return _look_nested(reading, spec, path, part.named, found)
+    if any(re.fullmatch(r"-?\d[\d.:/ +TZ-]*", column) for column in part.header):  # values, no names
+        names = [f"column_{n + 1}" for n in range(len(part.header))]
+        spec = spec.model_copy(update={"header": names})
+        part = _first(reading, spec, path)
+        found.said.append(f"{path.name} has no header line: its columns are called {', '.join(names)}")
+    found.said += reading.notes
+    reading.notes.clear()
+    lists = {name for name, column in part.columns.items() if columns.is_nested(column)}
+    looked = _sample(reading, path, spec, part.columns, lists, part.source)
+    if spec.separator != "," and looked.numbers < (commas := _with_commas(looked)):
+        found.said.append(f"{path.name} has decimal commas in {', '.join(sorted(commas - looked.numbers))}")
+        spec = spec.model_copy(update={"decimal": ","})
+        return replace(looked, spec=spec, numbers=commas, fractions=looked.fractions | (commas - looked.numbers))
+    return looked
+
+
+def _with_commas(looked: Looked) -> set[str]:
+    """The columns that hold numbers, if a comma stands before their fractions."""
+    return looked.numbers | {
+        name
+        for name, values in looked.values.items()
+        if values and all(re.fullmatch(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?", value) for value in values)
+    }
+
+
+def _look_nested(reading: Reading, spec: Files, path: Path, source: str, found: Guess) -> Looked:
+    name = _called(path)
+    try:
+        reading.sql.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS SELECT * FROM {source}")
+    except duckdb.Error as error:
+        raise CardError(
+            f"{path} begins as JSON does, and is none: {why(error)}. Write its rows as JSON lines or CSV, or let `sql` "
+            'take them apart: header = ["line"] and another separator read lines as they are'
+        ) from None
+    flat = flatten(reading.sql, quoted(name), name, is_item)
+    if flat.deep:
+        found.said.append(f"{path.name} holds lists of objects: `sql` makes a row of each")
+    plain = all(value == f"t0.{quoted(key)}" for key, value in flat.columns.items()) and not flat.deep
+    types = {key: Column(value, "JSON") for key, value in flat.columns.items()}
+    # As JSON whatever the type, so that ids are text as the reader has it.
+    types = {key: Column(f"to_json({column.sql})", "JSON") for key, column in types.items()}
+    looked = _sample(reading, path, spec, types, flat.lists, flat.rows)
+    return looked if plain else replace(looked, flat=flat)
+
+
+def _sample(
+    reading: Reading, path: Path, spec: Files, columns_: dict[str, Column], lists: set[str], source: str
+) -> Looked:
+    texts = ", ".join(
+        f"{'NULL' if name in lists else columns.text(column, list(NULLS))} AS c{n}"
+        for n, (name, column) in enumerate(columns_.items())
+    )
+    reading.sql.execute(f"CREATE OR REPLACE TABLE sample AS SELECT {texts} FROM {source} LIMIT {SAMPLE}")
+    different, filled_rows, values, numbers, fractions = {}, {}, {}, set(), set()
+    (rows,) = one(reading.sql, "SELECT count(*) FROM sample")
+    for n, name in enumerate(columns_):
+        count, filled, numeric, whole = one(
+            reading.sql, f"SELECT count(DISTINCT c{n}), count(c{n}), count(TRY_CAST(c{n} AS DOUBLE)), "
+            f"bool_and(TRY_CAST(c{n} AS DOUBLE) % 1 = 0) FROM sample"
+        )  # fmt: skip
+        different[name], filled_rows[name] = count, filled
+        if filled and numeric == filled:
+            numbers.add(name)
+            if not whole:
+                fractions.add(name)
+        some = reading.sql.execute(
+            f"SELECT c{n} FROM sample WHERE c{n} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC LIMIT 1000"
+        )
+        values[name] = [value for (value,) in some.fetchall()]
+    return Looked(path, spec, different, filled_rows, values, rows, numbers, fractions, lists)
+
+
+def _first(reading: Reading, spec: Files, path: Path) -> Relation:
+    return relations(reading, spec, path.parent)[0]
+
+
+def _times(sql: duckdb.DuckDBPyConnection, table: Looked) -> dict[str, Units]:
+    """By column that could hold times, the units that fit."""
+    fits = {
+        name: fitting(sql, values, "UTC", latest_ms())
+        for name, values in table.values.items()
+        if name not in table.lists
+    }
+    # Whole numbers below a million are counts rather than days since 1970.
+    return {name: units for name, units in fits.items() if units and (set(units) != {"d"} or named(name, "time"))}
+
+
+def _side_of(table: Looked, log: Looked, clicks: dict[str, str], found: Guess) -> tuple[str, str]:
+    """The side whose ids a catalogue has, or else the items', and its column of ids."""
+    names = [name for name in table.different if name not in table.lists]
+    common = {
+        (side, name): len(set(table.values[name]) & set(log.values[clicks[side]]))
+        for side in ("item", "query")
+        for name in names
+    }
+    side, key = max(common, key=lambda pair: (
+        table.is_key(pair[1]) and common[pair] > 0, common[pair], clicks[pair[0]] == pair[1], pair[0] == "item",
+        table.different[pair[1]], -names.index(pair[1]),
+    ))  # fmt: skip
+    if not common[side, key]:
+        found.said.append(f"{table.path.name} has none of the clicks' first ids; is it a catalogue of theirs?")
+    found.said.append(f"{table.path.name} is taken for the {side} catalogue, with the id {key}")
+    return side, key
+
+
+def _with_parts(table: Looked, others: list[Looked]) -> Looked:
+    """A catalogue with the files that have the same columns."""
+    alike = [
+        other.path
+        for other in others
+        if other is not table and other.different.keys() == table.different.keys() and not table.flat
+    ]
+    return replace(table, more=alike)
+
+
+def _catalogue(table: Looked, side: str, key: str, times: dict[str, Units], folder: Path) -> list[str]:
+    """The lines of a side's table."""
+    if table.flat:
+        picked = ", ".join(f"{value} AS {quoted(name)}" for name, value in table.flat.columns.items())
+        lines = ["", f"[{side}.table]", f"id = {_toml(key)}", *_sql(table, picked, table.flat.rows, folder)]
+        lines += ["", f"[{side}]"] if len(table.different) > 1 else []
+    else:
+        lines = ["", f"[{side}]", f"table = {{ {', '.join([*_file(table, folder), f'id = {_toml(key)}'])} }}"]
+    features = []
+    for name in table.different:
+        if name == key:
+            continue
+        kind = "text"
+        if name in table.lists:
+            kind = "categories"
+        elif name in times:
+            kind = "time"
+        elif name in table.numbers and not is_id(name):
+            kind = "number"
+        elif table.different[name] <= WORDS and table.different[name] < table.rows / 2:
+            kind = "category"
+        unit = f", time_unit = {_toml(next(iter(times[name])))}" if kind == "time" else ""
+        features.append(f"{_toml(name)} = {{ column = {_toml(name)}, kind = {_toml(kind)}{unit} }}")
+        if kind == "category" and side == "item" and not any(line.startswith("category") for line in lines):
+            lines.append(f"category = {_toml(name)}")
+    return [*lines, f"[{side}.features]", *features] if features else lines
+
+
+def _file(table: Looked, folder: Path) -> list[str]:
+    paths = [
+        _toml(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
+        for path in (table.path, *table.more)
+    ]
+    lines = [f"path = [{', '.join(paths)}]" if table.more else f"path = {paths[0]}"]
+    if table.spec.separator != ",":
+        lines.append(f"separator = {_toml(table.spec.separator)}")
+    if table.spec.skip:
+        lines.append(f"skip = {table.spec.skip}")
+    if table.spec.decimal != ".":
+        lines.append(f"decimal = {_toml(table.spec.decimal)}")
+    if table.spec.header:
+        lines.append(f"header = [{', '.join(map(_toml, table.spec.header))}]")
+    return lines
+
+
+def _select(table: Looked, chosen: dict[str, str], clock: str | None, exploded: bool, folder: Path) -> list[str]:
+    """A SELECT that makes clicks of what columns alone cannot say."""
+    name = _called(table.path)
+    written = table.flat.columns if table.flat else {column: quoted(column) for column in table.different}
+    picked = []
+    for role, column in chosen.items():
+        value = written[column]
+        if role == "item" and exploded:
+            value = f"unnest({value})"
+        if role == "time" and clock:
+            value = f"{value} || ' ' || {written[clock]}"
+        picked.append(f"{value} AS {role}")
+    rows = table.flat.rows if table.flat else quoted(name)
+    columns = [f"{role} = {_toml(role)}" for role in ("event_type", "value") if role in chosen]
+    return _sql(table, ", ".join(picked), rows, folder) + columns
+
+
+def _sql(table: Looked, picked: str, rows: str, folder: Path) -> list[str]:
+    return [
+        f"tables.{_toml(_called(table.path))} = {{ {', '.join(_file(table, folder))} }}",
+        "sql = '''", f"SELECT {picked}", f"FROM {rows}", "'''",
+    ]  # fmt: skip
+
+
+def _called(path: Path) -> str:
+    """What SQL calls a file."""
+    return re.sub(r"\W", "_", path.name.split(".")[0])
+
+
+def _toml(text: str) -> str:
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t").replace("\n", "\\n")
+    return f'"{escaped}"'

@@ -1,0 +1,215 @@
+"""Which column of a file is a click's query, item, time, type and value: guessed by names and values.
+
+A name counts by its words: ``Paid at`` holds no ``aid``. Of several candidates the fuller, the more telling and the
+more id-like one is taken; values decide where names do not.
+"""
+
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from feature_repo.card import Files
+from feature_repo.reader.nested import Flat
+
+WORDS = 200  # a text column of fewer different values is a category
+FEW = 10  # different values: fewer are likely a flag
+MOST = 0.95  # of the rows have a time in a column of times
+GRADES = 20  # a column of numbers with no more different values may be a rating
+Units = dict[str, tuple[str, str]]
+
+_WORDS: dict[str, tuple[str, ...]] = {
+    "query": (
+        r"user|customer|member|reader|account|person|reviewer|uid|kunde|nutzer|utilisateur|usuario|utente|client",
+        r"e_?mail|household|employee|buyer|player|viewer|listener|subscriber|patient|student|guest|login|who\b",
+        r"visitor|besucher|cookie|device",
+        r"session|query|sid\b",
+        r"ip\b|ip_|remote|host\b",
+    ),
+    "item": (
+        r"item|product|article|sku|asin|isbn|ean\b|gtin|upc\b|book|movie|film|track|song|video|news|artid|aid\b|business|"
+        r"recipe|course|job|listing|hotel|restaurant|artikel|produkt|produit|artículo|articulo|prodotto",
+        r"game|ur[il]\b|link|path\b|page|document|doc\b|content|post\b|app\b|artist|album|channel|offer|venue|place|title",
+    ),
+    "event_type": (r"event_?(type|name)|event$|behaviou?r|action|interaction|type$",),
+    "value": (
+        r"rating|score|stars|overall",
+        r"price|amount|value|quantity|duration|hours|plays|ms_played|preis|menge|prix|precio",
+    ),
+}  # fmt: skip
+_ANYWHERE = {
+    "query": r"用户|ユーザ",
+    "item": r"商品",
+    "time": r"time|date|_at$|^at$|^ts$|ts_|_ts$|stamp|created|when|day|datum|zeit|fecha|hora|heure|epoch|millis|时间",
+}
+_ID = r"(?<![^\W_])(id|ids|uid|uuid|guid|ur[il]|sku|asin|isbn|ean|key|code|no|nr|number|nummer|hash)$|[a-z]id$"
+_DESCRIBES = (
+    r"(?<![^\W_])(name|title|categor\w*|type|count|price|amount|quantity|description|brand|text|agent|length|age|gender|"
+    r"country|city|language|referr?er|status)$"
+)
+CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?"
+
+
+@dataclass(frozen=True)
+class Looked:
+    """A file's columns: how many different values a sample of each has, how many rows have one, and a few of them.
+
+    more: files that hold the same · numbers: columns that hold nothing else · fractions: of these the ones that are not
+    all whole · lists: those that hold several values · flat: how nested JSON becomes rows.
+    """
+
+    path: Path
+    spec: Files
+    different: dict[str, int]
+    filled: dict[str, int]
+    values: dict[str, list[str]]
+    rows: int
+    numbers: set[str]
+    fractions: set[str]
+    lists: set[str]
+    flat: Flat | None = None
+    more: list[Path] = field(default_factory=list)
+
+    def is_key(self, name: str) -> bool:
+        """Whether a column has a value of its own in each row."""
+        return self.different[name] == self.rows > 1 and name not in self.lists | self.fractions
+
+
+def is_id(name: str) -> bool:
+    """Whether a name says that its values are ids."""
+    return re.search(_ID, _snake(name)) is not None
+
+
+def is_item(name: str) -> bool:
+    return _rank(name, "item") < len(_WORDS["item"])
+
+
+def roles(table: Looked, times: dict[str, Units], others: Sequence[Looked]) -> dict[str, str]:
+    """Which column is what; the query and the item are missing where no column can be that.
+
+    Args:
+        times: By column that could hold times, the units that fit.
+        others: Further files: the item's values may be the key of one.
+    """
+    order = list(table.different)
+    found: dict[str, str] = {}
+
+    def take(role: str, candidates: Iterable[str]) -> None:
+        if role not in found and (name := next((n for n in candidates if n not in found.values()), None)) is not None:
+            found[role] = name
+
+    most = max((table.different[name] for name in times), default=0)
+    take("time", sorted(times, key=lambda name: (
+        not named(name, "time"), table.filled[name] < MOST * table.rows, table.different[name] < 0.8 * most,
+        order.index(name),
+    )))  # fmt: skip
+    sure_times = {name for name, units in times.items() if name not in table.numbers or named(name, "time")}
+    ids = [
+        name
+        for name in order
+        if name not in sure_times | table.lists and _tells_apart(table, name) and not _is_clock(table, name)
+        and (name not in table.fractions or is_id(name))
+    ]  # fmt: skip
+
+    def by_name(role: str, names: list[str]) -> list[str]:
+        return sorted(
+            (name for name in names if _rank(name, role) < len(_WORDS[role])),
+            key=lambda name: (
+                _is_rare(table, name), _is_unique(table, name), _describes(name), _rank(name, role), not is_id(name),
+                order.index(name),
+            ),
+        )  # fmt: skip
+
+    take("query", [name for name in by_name("query", ids) if not is_item(name) and not _describes(name)])
+    pointers = [name for name in ids if points_to(table, name, others)]
+    take("item", sorted(pointers, key=lambda name: not is_item(name)))
+    take("item", [name for name in by_name("item", ids) if not _describes(name)])
+    take("item", [name for name in order if name in table.lists and is_item_list(name)])
+    take("item", by_name("item", ids))
+    # Ids come again and again; a log has the query before the item more often than not.
+    likely = sorted(
+        (name for name in ids if not named(name, "value") and not named(name, "event_type")),
+        key=lambda name: (
+            _is_unique(table, name), _is_rare(table, name), table.different[name] < FEW, order.index(name)
+        ),
+    )  # fmt: skip
+    take("query", likely)
+    take("item", likely)
+    kinds = [name for name in order if named(name, "event_type") and 0 < table.different[name] <= WORDS]
+    take("event_type", [name for name in kinds if name not in table.lists | table.numbers])
+    amounts = [name for name in order if name in table.numbers and not is_id(name) and table.different[name] > 1]
+    take("value", sorted((name for name in amounts if named(name, "value")), key=lambda name: _rank(name, "value")))
+    if table.spec.header:
+        take("value", [name for name in amounts if is_grade(table, name)])
+    return {role: found[role] for role in ("query", "item", "time", "event_type", "value") if role in found}
+
+
+def named_roles(found: dict[str, str]) -> tuple[bool, int]:
+    """How sure it is that roles are those of a log: whether it has a time, and how many of query and item say so."""
+    return "time" in found, sum(role in found and named(found[role], role) for role in ("query", "item"))
+
+
+def is_grade(table: Looked, name: str) -> bool:
+    """Whether a column of numbers may be a rating."""
+    rated = bool(table.spec.header) or _rank(name, "value") == 0
+    return rated and 1 < table.different[name] <= GRADES
+
+
+def named(column: str, role: str) -> bool:
+    if role == "time":
+        return re.search(_ANYWHERE["time"], _snake(column)) is not None
+    return _rank(column, role) < len(_WORDS[role])
+
+
+def is_item_list(name: str) -> bool:
+    """Whether a column of lists may hold a row's items."""
+    return is_item(name) or re.search(r"basket|cart|purchases|clicks|history", _snake(name)) is not None
+
+
+def clock_beside(table: Looked, date: str) -> str | None:
+    """The column that has the time of the day, where another has only the date."""
+    if any(re.search(r"\d:\d", value) for value in table.values[date]):
+        return None
+    return next((name for name in table.different if name != date and _is_clock(table, name)), None)
+
+
+def points_to(table: Looked, name: str, others: Sequence[Looked]) -> bool:
+    """Whether a column's values are those by which another file tells its rows apart."""
+    values = set(table.values[name])
+    keys = (set(other.values[key]) for other in others for key in other.different if other.is_key(key))
+    return len(values) > 1 and any(len(values & key) > len(values) / 2 for key in keys)
+
+
+def _rank(name: str, role: str) -> int:
+    """How telling a name is of a role, 0 the most; as many as there are grades: it says nothing."""
+    grades = _WORDS[role]
+    said = _snake(name)
+    if role in _ANYWHERE and re.search(_ANYWHERE[role], said):
+        return 0
+    return next((n for n, words in enumerate(grades) if re.search(rf"(?<![^\W\d_])({words})", said)), len(grades))
+
+
+def _snake(name: str) -> str:
+    """``userId`` and ``User ID`` as ``user_id``."""
+    return re.sub(r"[\s.:/-]+", "_", re.sub(r"(?<=[a-z0-9])(?=[A-Z])", "_", name).lower())
+
+
+def _describes(name: str) -> bool:
+    return re.search(_DESCRIBES, _snake(name)) is not None
+
+
+def _tells_apart(table: Looked, name: str) -> bool:
+    """Whether a column has several values, as far as its few rows can show that."""
+    return table.different[name] > 1 or (0 < table.rows <= FEW and table.different[name] == 1)
+
+
+def _is_rare(table: Looked, name: str) -> bool:
+    return table.filled[name] < table.rows / 2
+
+
+def _is_unique(table: Looked, name: str) -> bool:
+    return table.different[name] > 0.99 * table.filled[name] > 0
+
+
+def _is_clock(table: Looked, name: str) -> bool:
+    return bool(table.values[name]) and all(re.fullmatch(CLOCK, value) for value in table.values[name])

@@ -1,0 +1,318 @@
+"""What DuckDB reads of a card's files: relations whose columns are found by the very names that the files give them."""
+
+from dataclasses import dataclass, field
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import pyarrow as pa
+import pyarrow.dataset
+import pyarrow.parquet as pq
+
+from feature_repo.card import CardError, Files, Rows
+from feature_repo.reader.files import File, find, look_at
+from feature_repo.reader.text import lines, literal, literals, scan
+
+_JSON = "format='auto', ignore_errors=true, maximum_object_size=67108864"
+
+
+@dataclass(frozen=True)
+class Column:
+    """How a column is written in SQL, and its type there; ``JSON`` for a value of a JSON object.
+
+    decimal: what its text has between a number's whole part and the rest.
+    """
+
+    sql: str
+    type: str
+    decimal: str = "."
+
+
+@dataclass(frozen=True)
+class Relation:
+    """Files that are read together: a FROM clause, its columns by their own names, and which file a row is of.
+
+    numbers: the places of the files among all · named: of JSON, a FROM clause with a column a key, typed · header: of
+    text, all names, also those that come twice and name no column.
+    """
+
+    source: str
+    columns: dict[str, Column]
+    numbers: list[int]
+    paths: list[Path]
+    named: str = ""
+    header: tuple[str, ...] = ()
+
+    @property
+    def number(self) -> str:
+        """SQL of the place of a row's file among all."""
+        return f"({self.numbers})[file_index::INT + 1]"
+
+    def column(self, name: str) -> Column:
+        """The column of exactly this name.
+
+        Raises:
+            CardError: there is none; the message names the file and what it has.
+        """
+        if name in self.columns:
+            return self.columns[name]
+        if self.named:  # of which keys there are only all objects tell
+            return Column(f"""(json -> {literal(f'$."{name}"')})""", "JSON")
+        has = ", ".join(self.columns)
+        hint = ""
+        if any(character.isdigit() for character in has) and not any(
+            name.lower() == own.lower() for own in self.columns
+        ):
+            hint = ". If the first line is data, name the columns in the card: header = [...]"
+        if has.startswith("#"):
+            hint = ". If lines before the header are no data, say how many in the card: skip = 1"
+        raise CardError(f"{self.paths[0]} lacks the column {name} that the dataset card names; it has: {has}{hint}")
+
+
+def quoted(name: str) -> str:
+    """An SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
+
+
+def why(error: duckdb.Error) -> str:
+    """DuckDB's message without its kind and its hints."""
+    return str(error).splitlines()[0].split("Error: ", 1)[-1]
+
+
+def one(sql: duckdb.DuckDBPyConnection, query: str, values: list | None = None) -> tuple[Any, ...]:
+    """The one row of a query's result."""
+    (row,) = sql.execute(query, values or []).fetchall()
+    return row
+
+
+@dataclass
+class Reading:
+    """A reading under way: the connection, a folder for copies of files, and what was said so far."""
+
+    sql: duckdb.DuckDBPyConnection
+    scratch: Path
+    notes: list[str] = field(default_factory=list)
+    registered: int = 0
+
+    def register(self, rows: object) -> str:
+        """Give Arrow rows a name that SQL can read them by."""
+        self.registered += 1
+        self.sql.register(name := f"arrow_{self.registered}", rows)
+        return name
+
+
+ROW = "(row_number() OVER () - 1)"
+"""SQL of a row's number in a relation, which makes DuckDB read it in its order: a table's own ``rowid`` does
+not always follow what was inserted, above all where memory is short."""
+
+
+def write_rows(sql: duckdb.DuckDBPyConnection, part: Relation, statement: str) -> None:
+    """Run a statement that puts a relation's rows into a table.
+
+    Raises:
+        CardError: DuckDB cannot read them; the message names the first file.
+    """
+    try:
+        sql.execute(statement)
+    except duckdb.Error as error:
+        raise CardError(f"{part.paths[0]} cannot be read: {why(error)}") from None
+
+
+def relations(reading: Reading, spec: Files, folder: Path, files: dict[Path, int] | None = None) -> list[Relation]:
+    """The files of a card as few relations as their shapes allow, in order.
+
+    Args:
+        files: Those to read, with the place of each in the log; by default all, in the order of their names.
+
+    Raises:
+        CardError: a file is missing or cannot be read.
+    """
+    if files is None:
+        files = {path: number for number, path in enumerate(find(folder, spec))}
+    known = [look_at(path, spec, folder, reading.scratch, reading.notes) for path in files]
+    found = []
+    for (kind, *_), group in groupby(known, key=_shape):
+        together = list(group)
+        number = [files[file.path] for file in together]
+        if kind == "text":
+            found += _text(reading, spec, together, number)
+        elif kind in ("json", "jsonl"):
+            found.append(_json(together, number))
+        elif kind == "parquet":
+            found.append(_parquet(reading, together, number))
+        else:
+            found += [arrow(reading, _open(file), [file.path], [at]) for file, at in zip(together, number, strict=True)]
+    return found
+
+
+def _shape(file: File) -> tuple:
+    """Files of one shape are read by one query: some hundred files cost what one does."""
+    return (file.kind, file.header, file.dialect, tuple(file.partition), _parquet_schema(file))
+
+
+def _parquet_schema(file: File) -> str:
+    if file.kind != "parquet":
+        return ""
+    try:
+        return pq.read_schema(file.readable).remove_metadata().to_string(truncate_metadata=False)
+    except (pa.ArrowException, OSError) as error:
+        raise CardError(f"{file.path} is no whole Parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _partitions(files: list[File]) -> dict[str, Column]:
+    return {
+        key: Column(f"({literals(file.partition[key] for file in files)})[file_index::INT + 1]", "VARCHAR")
+        for key in files[0].partition
+    }
+
+
+def _text(reading: Reading, spec: Files, files: list[File], number: list[int]) -> list[Relation]:
+    header = files[0].header
+    if not header:
+        reading.notes.extend(f"{file.path} is empty" for file in files)
+        return []
+    twice = sorted({name for name in header if header.count(name) > 1})
+    columns = {name: Column(f"c{n}", "VARCHAR", spec.decimal) for n, name in enumerate(header) if name not in twice}
+    rows = scan([file.readable for file in files], len(header), spec, files[0].dialect)
+    return [Relation(rows, _partitions(files) | columns, number, [file.path for file in files], header=header)]
+
+
+def _json(files: list[File], number: list[int]) -> Relation:
+    paths = literals(file.readable for file in files)
+    # Dates stay text: DuckDB would drop the zone of times that end in Z.
+    named = f"read_json({paths}, union_by_name=true, sample_size=-1, dateformat='%%', timestampformat='%%', {_JSON})"
+    readable = [file.readable for file in files]
+    objects = lines(readable) if files[0].kind == "jsonl" else f"read_json_objects({paths}, {_JSON})"
+    return Relation(objects, _partitions(files), number, [file.path for file in files], named)
+
+
+def _names(reading: Reading, source: str, paths: list[Path]) -> dict[str, str]:
+    try:
+        described = reading.sql.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    except duckdb.Error as error:
+        raise CardError(f"{paths[0]} cannot be read: {why(error)}") from None
+    return {row[0]: row[1] for row in described}
+
+
+def _parquet(reading: Reading, files: list[File], number: list[int]) -> Relation:
+    scan = f"read_parquet({literals(file.readable for file in files)}, hive_partitioning=false)"
+    # DuckDB renames columns whose names differ in capitals only: they are told by their place.
+    own = pq.read_schema(files[0].readable).names
+    columns = {
+        name: Column(quoted(called), type_)
+        for name, (called, type_) in zip(own, _names(reading, scan, [file.path for file in files]).items(), strict=True)
+    }
+    return Relation(scan, _partitions(files) | columns, number, [file.path for file in files])
+
+
+def arrow(reading: Reading, rows: Any, paths: list[Path], number: list[int]) -> Relation:
+    """Rows of Arrow (a table, a dataset or a reader) as a relation."""
+    name = reading.register(rows)
+    columns = {
+        own: Column(quoted(called), type_)
+        for own, (called, type_) in zip(rows.schema.names, _names(reading, name, paths).items(), strict=True)
+    }
+    return Relation(f"(SELECT *, 0 AS file_index FROM {name})", columns, number, paths)
+
+
+def _open(file: File) -> pa.dataset.Dataset | pa.RecordBatchReader:
+    try:
+        if file.kind == "delta":
+            from deltalake import DeltaTable
+
+            return DeltaTable(str(file.path)).to_pyarrow_dataset()
+        if file.kind == "iceberg":
+            return _iceberg(file.path)
+        return pa.dataset.dataset(file.readable, format="feather" if file.kind == "arrow" else "orc")
+    except ImportError as error:
+        raise CardError(
+            f"{file.path} is a {file.kind} table: pip install {error.name} to read it (or dat-retrieval[tables])"
+        ) from None
+    except (pa.ArrowException, OSError) as error:
+        raise CardError(f"{file.path} cannot be read as {file.kind}: {str(error).splitlines()[0]}") from None
+
+
+def source(reading: Reading, spec: Rows, folder: Path, files: dict[Path, int] | None = None) -> list[Relation]:
+    """What a card's rows are read from: its files, or the result of its SELECT; with ``is_left_out`` by its ``where``.
+
+    Args:
+        files: See :func:`relations`.
+
+    Raises:
+        CardError: see :func:`relations`, :func:`select_of` and :func:`where`.
+    """
+    if spec.sql:
+        return [select_of(reading, spec.sql, spec.tables, folder)]
+    parts = relations(reading, spec, folder, files)
+    if not parts and files is None:
+        raise CardError(f"{', '.join(spec.paths)} in {folder}: there is nothing in it")
+    return [where(reading, part, spec.where) for part in parts] if spec.where else parts
+
+
+def _iceberg(path: Path) -> pa.RecordBatchReader:
+    from pyiceberg.io.pyarrow import ArrowScan, schema_to_pyarrow
+    from pyiceberg.table import StaticTable
+
+    newest = max(path.glob("metadata/*.metadata.json"), key=lambda file: (file.stat().st_mtime_ns, file.name))
+    table = StaticTable.from_metadata(str(newest))
+    scan = table.scan()
+    rows = ArrowScan(table.metadata, table.io, scan.projection(), scan.row_filter)
+    schema = schema_to_pyarrow(scan.projection(), include_field_ids=False)
+    # The files of a plan come in any order; a reading has one.
+    tasks = sorted(scan.plan_files(), key=lambda task: task.file.file_path)
+    batches = (batch.cast(schema) for task in tasks for batch in rows.to_record_batches([task]))
+    return pa.RecordBatchReader.from_batches(schema, batches)
+
+
+def select_of(reading: Reading, sql: str, tables: dict[str, Files], folder: Path) -> Relation:
+    """The result of a card's SELECT, as a relation of one "file".
+
+    Raises:
+        CardError: it is no SELECT, or DuckDB refuses it; the message is DuckDB's.
+    """
+    paths: list[Path] = []
+    for name, spec in tables.items():
+        parts = relations(reading, spec, folder)
+        paths += [path for part in parts for path in part.paths]
+        reading.sql.execute(
+            f"CREATE TEMP VIEW {quoted(name)} AS " + " UNION ALL BY NAME ".join(as_named(part) for part in parts)
+        )
+    try:
+        statements = duckdb.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type != duckdb.StatementType.SELECT:
+            raise CardError("`sql` has to be one SELECT")
+        described = reading.sql.execute(f"DESCRIBE ({sql})").fetchall()
+    except duckdb.Error as error:
+        raise CardError(f"the card's `sql`: {why(error)}") from None
+    columns = {row[0]: Column(quoted(row[0]), row[1]) for row in described}
+    return Relation(f"(SELECT *, 0 AS file_index FROM ({sql}))", columns, [0], paths[:1])
+
+
+def as_named(part: Relation, *more: str) -> str:
+    """A SELECT that gives a relation's columns the names that its files give them."""
+    if part.named:
+        return f"SELECT {', '.join(['*', *more])} FROM {part.named}"
+    used: set[str] = set()
+    named = []
+    for name, column in part.columns.items():
+        called = name if name.lower() not in used else f"{name}_1"
+        used.add(called.lower())
+        named.append(f"{column.sql} AS {quoted(called)}")
+    return f"SELECT {', '.join([*named, *more])} FROM {part.source}"
+
+
+def where(reading: Reading, part: Relation, condition: str) -> Relation:
+    """A relation with one more column, ``is_left_out``, by a condition that uses the files' own names.
+
+    Raises:
+        CardError: DuckDB refuses the condition.
+    """
+    source = f"(SELECT *, NOT coalesce(({condition}), false) AS is_left_out FROM ({as_named(part, 'file_index')}))"
+    try:
+        described = reading.sql.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
+    except duckdb.Error as error:
+        raise CardError(f"the card's `where`: {why(error)}") from None
+    decimal = "," if any(column.decimal == "," for column in part.columns.values()) else "."
+    columns = {row[0]: Column(quoted(row[0]), row[1], decimal) for row in described}
+    return Relation(source, columns, part.numbers, part.paths)

@@ -1,0 +1,63 @@
+"""Which unit a column's times are in: to refuse a wrong one with the right one, and to guess the first."""
+
+from datetime import UTC, datetime
+
+import duckdb
+
+from feature_repo.card import UNITS
+from feature_repo.limits import EARLIEST_MS
+from feature_repo.reader import columns
+from feature_repo.reader.tables import Column, one
+
+_DATES = (
+    "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y",
+    "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y.%m.%d",
+)  # fmt: skip
+_CLOCKS = ("", "%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
+FORMATS = (
+    *(f"{day}{between}{clock}" for day in _DATES for clock in _CLOCKS for between in ((" ", ", ") if clock else ("",))),
+    "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d",
+)  # fmt: skip
+"""Ways to write a moment that a card has to name, since several may fit."""
+SURE = 0.9  # of the values have to be times for a unit to fit
+
+
+def fitting(sql: duckdb.DuckDBPyConnection, values: list[str], zone: str, until_ms: int) -> dict[str, tuple[str, str]]:
+    """Units in which most of some values are times that can be, the likeliest first: ``{"ms": (first, last)}``."""
+    said = [value for value in values if value]
+    fits: dict[str, tuple[str, str]] = {}
+    formats = [form for form in FORMATS if any(_is_of(value, form) for value in said[:5])]
+    for unit in [unit for unit in UNITS if unit not in ("position", "order")] + formats:
+        ms = columns.time_ms(Column("said", "VARCHAR"), unit, zone, [])
+        inside, first, last = one(
+            sql,
+            f"SELECT count(*), min(ms), max(ms) FROM (SELECT {ms} AS ms FROM (SELECT unnest(?) AS said)) "
+            f"WHERE ms BETWEEN {EARLIEST_MS} AND {until_ms}",
+            [said],
+        )
+        if said and inside >= SURE * len(said):
+            fits[unit] = (moment(first), moment(last))
+    sure = {unit: span for unit, span in fits.items() if unit in UNITS}
+    return sure or fits
+
+
+def _is_of(value: str, form: str) -> bool:
+    try:
+        datetime.strptime(value.strip(), form)
+    except ValueError:
+        return False
+    return True
+
+
+def advice(fits: dict[str, tuple[str, str]]) -> str:
+    """What a card should say of its times."""
+    if not fits:
+        return 'No unit fits: if they are only an order, say time_unit = "position"; else compute the time with `sql`'
+    options = [f'as time_unit = "{unit}" they would lie from {first} to {last}' for unit, (first, last) in fits.items()]
+    return "But " + ", ".join(options)
+
+
+def moment(ms: int) -> str:
+    """A moment that may lie beyond what a calendar holds."""
+    year = 1970 + ms / 31_556_952_000
+    return f"{datetime.fromtimestamp(ms / 1000, UTC):%Y-%m-%d}" if 1 <= year < 9999 else f"the year {year:,.0f}"

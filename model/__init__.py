@@ -1,0 +1,1 @@
+"""What night, day and answer share, in NumPy: settings, features, folds, the bundle."""

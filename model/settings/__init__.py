@@ -1,0 +1,1 @@
+"""The one typed settings object, a part a file."""

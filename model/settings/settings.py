@@ -1,0 +1,137 @@
+"""The one settings object: defaults, then ``dat.toml``, then files of secrets, then ``DAT_*`` in the environment, then
+the command line."""
+
+import os
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import ValidationError, field_validator
+from pydantic_core import PydanticCustomError
+from pydantic_settings import (
+    BaseSettings,
+    NestedSecretsSettingsSource,
+    PydanticBaseSettingsSource,
+    SettingsConfigDict,
+    TomlConfigSettingsSource,
+)
+
+from feature_repo.card import CardError, DatasetCard, load_card
+from model.settings.model import DATConfig
+from model.settings.night import NightConfig
+from model.settings.serving import ServingConfig
+from model.settings.updater import UpdaterConfig
+
+DEFAULT_NEGATIVES = 4
+SECRETS_DIR = "DAT_SECRETS_DIR"
+"""The environment's name for a folder of files that each hold one setting, such as ``updater__sasl_plain_password``:
+how an orchestrator hands over secrets."""
+
+
+class SettingsError(ValueError):
+    """A setting is not valid. The message names it."""
+
+
+class Settings(BaseSettings):
+    """Everything that can be set. In ``dat.toml`` the parts are tables; in the environment they are joined by ``__``,
+    as in ``DAT_NIGHT__NEGATIVES=8``."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="DAT_", env_nested_delimiter="__", toml_file="dat.toml", extra="forbid", frozen=True
+    )
+
+    home: Path = Path(".dat")
+    """Where the system keeps everything: click lake, offline features, bundles, and the local stack's data."""
+    data: Path = Path("../shared/data")
+    """The folder that the folders named in dataset cards are in."""
+    dataset: str = "movielens-100k"
+    """The dataset card: its name, or the path of a TOML file."""
+    redis: str | None = None
+    """``host:port`` of the Redis that answers online, ``cluster:host:port,…`` of a cluster; without it SQLite does."""
+    log_format: Literal["text", "json"] = "text"
+    """``json``: a line an event, one object each, for a log store."""
+    log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
+    """Of the project's own events; libraries speak from WARNING on."""
+    night: NightConfig = NightConfig()
+    updater: UpdaterConfig = UpdaterConfig(bootstrap="127.0.0.1:9092")
+    """Also where Kafka is: ``DAT_UPDATER__BOOTSTRAP``, and the TLS and SASL settings beside it."""
+    serving: ServingConfig = ServingConfig()
+
+    @field_validator("home", "data", mode="before")
+    @classmethod
+    def _a_folder(cls, given: Any) -> Any:
+        """``s3a://bucket/dat`` must not become a local folder called ``s3a:``."""
+        scheme, colon, rest = str(given).partition(":/")
+        if not colon or "/" in scheme:
+            return given
+        if scheme == "file":
+            return "/" + rest.lstrip("/")
+        raise PydanticCustomError("url", "{url} is no folder: mount that storage, and give the path that it has", {
+            "url": f"{scheme}://{rest.lstrip('/')}"
+        })  # fmt: skip
+
+    @classmethod
+    def settings_customise_sources(
+        cls, settings_cls: type[BaseSettings], init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource, dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:  # fmt: skip
+        sources = (init_settings, env_settings, TomlConfigSettingsSource(settings_cls))
+        folder = os.environ.get(SECRETS_DIR)
+        if not folder:
+            return sources
+        secrets = NestedSecretsSettingsSource(
+            file_secret_settings, secrets_dir=folder, secrets_dir_missing="error", secrets_prefix="",
+            secrets_nested_delimiter="__", secrets_case_sensitive=False,
+        )  # fmt: skip
+        return (*sources[:2], secrets, sources[2])
+
+    @property
+    def card(self) -> DatasetCard:
+        return load_card(self.dataset)
+
+    def model_settings(self, card: DatasetCard) -> dict[str, Any]:
+        """The model's settings that are not defaults: the card's, overridden by those that were given for the night."""
+        return merged(card.training.model, self.night.model.model_dump(exclude_unset=True))
+
+    def night_of(self, card: DatasetCard) -> NightConfig:
+        """The night's settings with the card's model and negatives where none were given: what ``dat nightly`` and
+        ``dat evaluate`` train with.
+
+        Raises:
+            CardError: the card names a setting that does not exist, or a value that it cannot have.
+        """
+        try:
+            model = DATConfig.model_validate(self.model_settings(card))
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in ("training", "model", *first["loc"]))
+            raise CardError(f"the card of '{card.name}': {where}: {first['msg']}") from None
+        negatives = self.night.negatives or card.training.negatives or DEFAULT_NEGATIVES
+        return self.night.model_copy(update={"model": model, "negatives": negatives})
+
+
+def merged(settings: dict[str, Any], changes: dict[str, Any]) -> dict[str, Any]:
+    """Settings with some changed; of a part, too, only what is named."""
+    both = settings | changes
+    for name in settings.keys() & changes.keys():
+        if isinstance(settings[name], dict) and isinstance(changes[name], dict):
+            both[name] = settings[name] | changes[name]
+    return both
+
+
+def load_settings(**given: Any) -> Settings:
+    """Settings with those options of the command line that were given (not None); ``bootstrap`` is the updater's.
+
+    Raises:
+        SettingsError: a value is not valid; the message says which.
+    """
+    given = {name: value for name, value in given.items() if value is not None}
+    bootstrap = given.pop("bootstrap", None)
+    try:
+        settings = Settings(**given)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise SettingsError(f"the setting {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+    if bootstrap:
+        settings = settings.model_copy(update={"updater": settings.updater.model_copy(update={"bootstrap": bootstrap})})
+    return settings

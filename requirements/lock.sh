@@ -1,0 +1,18 @@
+#!/usr/bin/env bash
+# Writes all locks anew from requirements/*.in, with hashes, for Linux and macOS on Python 3.11 and 3.12. Versions stay
+# as they are in requirements.lock unless a list asks for others; --upgrade takes the newest.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+compile() {
+    "${PYTHON:-.venv/bin/python}" -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+        --no-annotate --no-header "$@" >/dev/null
+}
+cd requirements
+compile ./*.in --output-file ../requirements.lock ${1:+"$1"}
+compile day.in serve.in --constraint ../requirements.lock --output-file serve.lock
+compile day.in serve.in play.in --constraint ../requirements.lock --output-file play.lock
+compile day.in stream.in --constraint ../requirements.lock --output-file stream.lock
+compile day.in serve.in night.in --constraint ../requirements.lock --output-file night.lock
+compile day.in serve.in night.in gpu.in --constraint ../requirements.lock --output-file gpu.lock
+compile day.in serve.in night.in evidence.in --constraint ../requirements.lock --output-file evidence.lock
+compile dev.in --constraint ../requirements.lock --output-file dev.lock

@@ -1,0 +1,1 @@
+"""Online experiments: which arm answers, what was shown, what was clicked."""

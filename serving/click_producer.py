@@ -1,0 +1,110 @@
+"""Posting clicks on behalf of pages and apps."""
+
+import asyncio
+import threading
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from kafka.errors import KafkaError
+
+from model.click import Click
+from model.settings.updater import KafkaConnection
+from serving.batcher import Overloaded
+from serving.metrics import CLICKS
+from serving.token import Token
+from streaming.clicks import ClickWriter
+
+_THREADS = 8
+_REMEMBERED = 100_000  # queries whose clicks of the last minute are counted
+_MINUTE_S = 60.0
+
+
+class NotWritten(RuntimeError):
+    """The broker did not acknowledge a click; it may be sent again."""
+
+
+class TooManyClicks(RuntimeError):
+    """A query clicks more than is allowed. ``retry_after_s``: when it may again."""
+
+    def __init__(self, query_id: str, limit: int, retry_after_s: int):
+        super().__init__(f"{query_id!r} has clicked {limit} times within a minute")
+        self.retry_after_s = retry_after_s
+
+
+class ClickProducer:
+    """Writes clicks in threads of its own, so that a broker that is away holds up nobody but those who post.
+
+    Args:
+        limit: Clicks on their way at most. per_minute: Clicks that one query may post.
+    """
+
+    def __init__(self, kafka: KafkaConnection, timeout_s: float, limit: int, per_minute: int):
+        self._kafka, self._timeout_s, self._limit = kafka, timeout_s, limit
+        self._rates = Rates(per_minute)
+        self._pool = ThreadPoolExecutor(_THREADS, "clicks")
+        self._writer: ClickWriter | None = None  # made when it is first needed: a broker may be away at the start
+        self._making = threading.Lock()
+        self._on_their_way = 0
+        self.posted = 0
+
+    async def post(self, click: Click) -> Token:
+        """Returns the click's place in the log, once all of the topic's replicas have it.
+
+        Raises:
+            NotWritten: they did not acknowledge it in time.
+            Overloaded: too many clicks are on their way. TooManyClicks: this query's are too many.
+        """
+        self._rates.count(click.query_id)
+        if self._on_their_way >= self._limit:
+            CLICKS.labels("refused").inc()
+            raise Overloaded(f"{self._on_their_way} clicks are on their way")
+        self._on_their_way += 1
+        try:
+            # Where no broker is left, Kafka's client waits for one for longer than it is told to.
+            async with asyncio.timeout(self._timeout_s + 1):
+                written = await asyncio.get_running_loop().run_in_executor(self._pool, self._write, click)
+        except (KafkaError, TimeoutError) as error:
+            CLICKS.labels("failed").inc()
+            raise NotWritten(
+                f"the broker did not acknowledge the click ({type(error).__name__}); post it again"
+            ) from error
+        finally:
+            self._on_their_way -= 1
+        self.posted += 1
+        CLICKS.labels("written").inc()
+        return Token(written.partition, written.offset)
+
+    def close(self) -> None:
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        if self._writer is not None:
+            self._writer.close(timeout_s=2)
+
+    def _write(self, click: Click) -> Any:
+        with self._making:
+            self._writer = self._writer or ClickWriter(self._kafka)
+        return self._writer.write(click, self._timeout_s)
+
+
+class Rates:
+    """How often each of many has done something within the last minute."""
+
+    def __init__(self, per_minute: int):
+        self._per_minute = per_minute
+        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # who → when its minute began, how often
+
+    def count(self, who: str) -> None:
+        """Raises:
+        TooManyClicks: it was often enough.
+        """
+        now = time.monotonic()
+        began, count = self._counts.get(who, (now, 0))
+        if now - began >= _MINUTE_S:
+            began, count = now, 0
+        if count >= self._per_minute:
+            raise TooManyClicks(who, self._per_minute, max(1, round(began + _MINUTE_S - now)))
+        self._counts[who] = began, count + 1
+        self._counts.move_to_end(who)
+        if len(self._counts) > _REMEMBERED:
+            self._counts.popitem(last=False)

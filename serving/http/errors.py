@@ -1,0 +1,84 @@
+"""Every error as ``{code, message}`` with one sentence for people."""
+
+from typing import Annotated, Any
+
+from fastapi import FastAPI, Request
+from fastapi import Path as InPath
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from starlette.exceptions import HTTPException
+
+from serving.ab.answer_ids import NotAnAnswerId
+from serving.batcher import Closed, Overloaded
+from serving.click_producer import NotWritten, TooManyClicks
+from serving.features import NotAFeature
+from serving.filters import UnknownName
+from serving.http import schemas
+from serving.http.fast_path import NotValid
+from serving.http.gate import TooLarge, TooSlow
+from serving.online_store import StoreDown
+
+PathId = Annotated[str, InPath(min_length=1, max_length=256)]
+ERRORS: dict[int | str, dict[str, Any]] = {
+    status: {"model": schemas.ErrorOut, "description": text}
+    for status, text in {
+        401: "No key, or a wrong one.",
+        403: "The key lacks the scope, or the page's origin may not do this.",
+        413: "The body is too large.",
+        422: "The request is not valid; the message says what and where.",
+        429: "Too many requests of this caller, or clicks of this query; try again after Retry-After seconds.",
+        503: "The service is busy, starting or cut off from the broker; try again after Retry-After seconds.",
+    }.items()
+}
+MISSING: dict[int | str, dict[str, Any]] = {404: {"model": schemas.ErrorOut, "description": "Nobody knows this id."}}
+
+
+class GoneAway(Exception):
+    """The client closed the connection: nobody waits for the answer."""
+
+
+class NotFound(Exception):
+    """Nobody knows this. The message says what."""
+
+
+def error(status: int, code: str, message: str, retry_after_s: int | None = None) -> JSONResponse:
+    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
+    return JSONResponse({"code": code, "message": message}, status, headers)
+
+
+def handle_errors(app: FastAPI) -> None:
+    """Give every error its status, its code and its sentence."""
+
+    def says(kind: type[Exception], status: int, code: str, retry_after_s: int | None = None) -> None:
+        async def handle(_: Request, problem: Exception) -> JSONResponse:
+            return error(status, code, str(problem), getattr(problem, "retry_after_s", retry_after_s))
+
+        app.add_exception_handler(kind, handle)
+
+    @app.exception_handler(RequestValidationError)
+    async def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
+        first = problem.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        return error(422, "not-valid", f"{where}: {first['msg']}")
+
+    @app.exception_handler(HTTPException)
+    async def refused(_: Request, problem: HTTPException) -> JSONResponse:
+        if problem.status_code == 400:  # FastAPI's word for a body that is not even JSON
+            for reason in (TooLarge, TooSlow):
+                if isinstance(problem.__cause__, reason) or isinstance(problem.__context__, reason):
+                    raise reason
+            return error(422, "not-valid", "body: is not JSON.")
+        names = {404: "not-found", 405: "not-allowed"}
+        return error(problem.status_code, names.get(problem.status_code, "refused"), str(problem.detail))
+
+    says(NotValid, 422, "not-valid")
+    says(NotAFeature, 422, "not-valid")
+    says(UnknownName, 422, "unknown-name")
+    says(NotAnAnswerId, 422, "not-valid")
+    says(NotFound, 404, "not-found")
+    says(Overloaded, 503, "busy", 1)
+    says(Closed, 503, "stopping", 5)
+    says(NotWritten, 503, "not-written", 1)
+    says(StoreDown, 503, "store-down", 1)
+    says(TooManyClicks, 429, "too-many-clicks")
+    says(GoneAway, 499, "gone")

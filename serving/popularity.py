@@ -1,0 +1,94 @@
+"""What is clicked most lately, ready to be answered: for all items and for those that a filter leaves."""
+
+import threading
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from serving.index.lists import best
+from serving.index.search import Hits, best_rows
+from serving.index.subset import Subset
+
+Array = np.ndarray
+_HEAD = 2_000  # rows that are kept in order
+
+
+class _Head:
+    """The hottest of some rows, hottest first. No row outside it is hotter than ``floor``."""
+
+    def __init__(self, heat: Array, only: Subset | None):
+        rows = np.flatnonzero(np.isfinite(heat)) if only is None else only.rows()
+        rows = rows[rows < len(heat)]
+        self.rows = rows[best(heat[rows], _HEAD)]
+        self.floor = -np.inf if len(rows) <= _HEAD else float(heat[self.rows].min())
+        self.sort(heat)
+
+    def sort(self, heat: Array) -> None:
+        self.rows, self.heat = best_rows(self.rows, heat[self.rows], _HEAD)
+
+    def update(self, changed: Array, heat: Array) -> bool:
+        """Take over rows whose heat has changed; False if so many have cooled down that it must be made anew."""
+        self.rows = np.union1d(self.rows, changed[heat[changed] > self.floor])
+        self.rows = self.rows[heat[self.rows] >= self.floor]
+        if len(self.rows) > _HEAD:
+            self.floor = float(np.sort(heat[self.rows])[-_HEAD])
+        self.sort(heat)
+        return self.floor == -np.inf or len(self.rows) > _HEAD // 2
+
+
+class Popularity:
+    """Keeps the order of rows by their heat; one thread writes, any number read.
+
+    Args:
+        heat: [n] log2 of each row's decayed clicks, at any one moment; −inf: not to be recommended.
+    """
+
+    def __init__(self, heat: Array):
+        self._heat = heat.astype(np.float64)
+        self._lock = threading.Lock()
+        self._all = _Head(self._heat, None)
+        self._heads: WeakKeyDictionary[Subset, _Head] = WeakKeyDictionary()
+
+    def put(self, rows: Array, heat: Array) -> None:
+        """Set the heat of distinct rows, known or new."""
+        with self._lock:
+            if len(rows) and rows.max() >= len(self._heat):
+                room = np.full(int(rows.max()) * 9 // 8 + 1_024 - len(self._heat), -np.inf)
+                self._heat = np.concatenate([self._heat, room])
+            changed = self._heat[rows] != heat
+            rows = rows[changed]
+            self._heat[rows] = heat[changed]
+            if not len(rows):
+                return
+            if not self._all.update(rows, self._heat):
+                self._all = _Head(self._heat, None)
+            for only, head in list(self._heads.items()):
+                if not head.update(rows[only.holds(rows)], self._heat):
+                    self._heads[only] = _Head(self._heat, only)
+
+    def top(self, n: int, exclude: Array | None = None, only: Subset | None = None) -> Hits:
+        """The n hottest rows, and scores in (0, 1], the hottest one's being 1."""
+        with self._lock:
+            head = self._all if only is None else self._heads.get(only)
+            if only is not None and head is None:
+                head = self._heads[only] = _Head(self._heat, only)
+            assert head is not None
+            rows, heat, whole = head.rows, head.heat, head.floor == -np.inf
+        if exclude is not None and len(exclude):
+            kept = ~np.isin(rows, exclude)
+            rows, heat = rows[kept], heat[kept]
+            if len(rows) < n and not whole:
+                rows, heat = self._beyond(n, exclude, only)
+        rows, heat = rows[:n], heat[:n]
+        return rows, np.exp2(heat - heat[0]) if len(heat) else heat
+
+    def ratio(self, rows: Array, to: Array) -> Array:
+        """[N] how hot rows are beside one row [1]."""
+        return np.exp2(self._heat[rows] - self._heat[to])
+
+    def _beyond(self, n: int, exclude: Array, only: Subset | None) -> Hits:
+        heat = self._heat.copy()
+        heat[exclude[exclude < len(heat)]] = -np.inf
+        rows = np.arange(len(heat)) if only is None else only.rows()
+        rows = rows[rows < len(heat)]
+        return best_rows(rows, heat[rows], n)

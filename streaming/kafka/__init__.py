@@ -1,0 +1,1 @@
+"""Kafka as the stages use it: clients, transactions, changelogs, offsets."""

@@ -1,0 +1,1 @@
+"""From the changelogs to Feast's online store."""

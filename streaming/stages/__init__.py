@@ -1,0 +1,1 @@
+"""The two stages of the updater: clicks to augmented vectors, signals to item vectors."""

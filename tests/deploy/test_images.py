@@ -1,0 +1,51 @@
+"""The Dockerfile copies what there is, installs by hash, and its containers run as nobody in particular."""
+
+import re
+import tomllib
+
+import pytest
+
+from tests.deploy.tools import ROOT
+
+TEXT = re.sub(r"\\\n\s*", "", (ROOT / "Dockerfile").read_text())
+STAGES = {
+    name: (parent, body)
+    for parent, name, body in re.findall(r"^FROM (\S+) AS (\S+)\n(.*?)(?=^FROM |\Z)", TEXT, re.M | re.S)
+}
+ROLES = ("serve", "updater", "night")
+
+
+def lines(stage: str, keyword: str) -> list[str]:
+    """The instructions of one kind of a stage and of those that it comes from."""
+    parent, body = STAGES[stage]
+    before = lines(parent, keyword) if parent in STAGES else []
+    return before + re.findall(rf"^{keyword} (.*)$", body, re.M)
+
+
+def test_there_is_a_target_for_each_role_and_the_base_can_be_pinned():
+    assert set(ROLES) <= set(STAGES)
+    assert TEXT.index("ARG BASE=") < TEXT.index("FROM ")
+    assert STAGES["build"][0] == STAGES["role"][0] == "${BASE}"
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_role_runs_as_10001_under_tini_on_its_own_environment(role: str):
+    assert lines(role, "USER")[-1] == "10001:10001"
+    assert lines(role, "ENTRYPOINT") == ['["tini", "--", "dat"]']
+    (copied,) = lines(role, "COPY")
+    assert copied.startswith(f"--from={role}-env ")
+    installs = [line for line in lines(f"{role}-env", "RUN") if "uv pip install" in line]
+    lock = {"serve": "serve", "updater": "stream", "night": "night"}[role]
+    assert any(f"--require-hashes -r requirements/{lock}.lock" in line and "--no-deps" in line for line in installs)
+
+
+def test_what_is_copied_into_the_build_is_all_that_the_wheel_is_made_of():
+    copied = {name for line in re.findall(r"^COPY ([^-].*)$", STAGES["build"][1], re.M) for name in line.split()[:-1]}
+    assert all((ROOT / name).exists() for name in copied)
+    packages = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]["packages"]["find"]["include"]
+    assert {name.rstrip("*") for name in packages} <= copied
+
+
+def test_what_containers_may_write_is_what_compose_gives_them():
+    assert lines("role", "VOLUME") == ["/data"]
+    assert "HOME=/tmp" in " ".join(lines("role", "ENV"))

@@ -1,0 +1,61 @@
+"""The settings: one tree, whose mistakes are named."""
+
+from pathlib import Path
+
+import pytest
+
+from model.settings.settings import SettingsError, load_settings
+
+
+def test_a_setting_comes_from_the_file_the_environment_goes_over_it_and_an_option_over_both(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dat.toml").write_text('home = "from-file"\n[night]\nnegatives = 8\nseed = 1\n')
+    monkeypatch.setenv("DAT_NIGHT__SEED", "2")
+    settings = load_settings(home=Path("from-option"), dataset=None)
+    assert (settings.home, settings.night.negatives, settings.night.seed) == (Path("from-option"), 8, 2)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[night]\nnegatives = 0\n", "night.negatives"),
+        ("[night]\nnegative = 4\n", "night.negative"),
+        ('[updater]\ngroup_prefix = "shop"\n', "the setting updater: group_prefix is called prefix now"),
+    ],
+    ids=["a value that it cannot have", "a name that there is not", "a name of before"],
+)
+def test_a_mistake_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "dat.toml").write_text(text)
+    with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+def test_secrets_come_from_files_as_an_orchestrator_mounts_them(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    written = tmp_path / "..2026_11_29"
+    written.mkdir()
+    secrets = {"updater__sasl_plain_password": 'p,="ä', "serving__api_key": "a-long-key", "redis": "redis:6379"}
+    for name, text in secrets.items():
+        (written / name).write_text(text + "\n")
+    (tmp_path / "..data").symlink_to(written.name)
+    for name in secrets:
+        (tmp_path / name).symlink_to(Path("..data") / name)
+    monkeypatch.setenv("DAT_SECRETS_DIR", str(tmp_path))
+    settings = load_settings()
+    assert settings.updater.sasl_plain_password == secrets["updater__sasl_plain_password"]
+    assert settings.serving.api_key is not None and settings.serving.api_key.get_secret_value() == "a-long-key"
+    assert settings.redis == "redis:6379" and "a-long-key" not in repr(settings)
+    monkeypatch.setenv("DAT_REDIS", "other:6379")
+    assert load_settings().redis == "other:6379"
+
+
+@pytest.mark.parametrize("url", ["s3a://bucket/dat", "gs://bucket/dat", Path("hdfs://name/dat")])
+def test_a_url_never_becomes_a_folder_of_its_scheme(url, monkeypatch):
+    with pytest.raises(SettingsError, match=r"home: (s3a|gs|hdfs)://(bucket|name)/dat is no folder"):
+        load_settings(home=url)
+    monkeypatch.setenv("DAT_DATA", str(url))
+    with pytest.raises(SettingsError, match="data: .* is no folder: mount that storage"):
+        load_settings()
+    assert load_settings(home="file:///var/dat", data="/d").home == Path("/var/dat")

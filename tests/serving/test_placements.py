@@ -1,0 +1,100 @@
+"""Lists beside an item and for a visit without an id, and what a shop wants of a list: rules and pages."""
+
+import numpy as np
+import pytest
+
+from model.memory import gap_inputs
+from model.scan import Groups
+from serving.retrieval import Ask
+from tests.serving.conftest import Running
+
+
+def ids(reply) -> list[str]:
+    assert reply.status_code == 200, reply.text
+    return [item["item_id"] for item in reply.json()["items"]]
+
+
+def test_similar_items_are_the_nearest_by_the_item_towers_vectors_and_filters_hold(running: Running):
+    corpus = running.service.snapshot.corpus
+    vectors = corpus.index.vectors(np.arange(60))
+    near = np.argsort(-(vectors @ vectors[3]), kind="stable")
+    expected = [f"i{row}" for row in near.tolist() if row != 3]
+    reply = running.client.get("/v1/items/i3/similar?n=10")
+    assert ids(reply) == expected[:10]
+    assert reply.json()["source"] == "item" and reply.json()["fallback"] is None and reply.json()["answer_id"]
+    drama = ids(running.client.get("/v1/items/i3/similar", params={"n": 5, "category": "war", "exclude": expected[0]}))
+    assert all("war" in corpus.category_of(int(item[1:])) for item in drama) and expected[0] not in drama
+    assert running.client.get("/v1/items/nothing-like-it/similar").status_code == 404
+
+
+def test_a_session_is_answered_as_a_query_that_made_those_clicks_now(running: Running):
+    """The same state in the online store gives the same list."""
+    service, clicked = running.service, ["i4", "i9", "i4", "i30"]
+    reply = running.client.post("/v1/sessions", json={"items": clicked, "n": 60, "exclude_seen": False})
+    answer = reply.json()
+    assert answer["source"] == "session" and answer["clicks"] == 4 and answer["fallback"] is None
+    corpus, bundle = service.snapshot.corpus, service.snapshot.bundle
+    config, items, one = bundle.manifest.config, bundle.items, Groups.of(np.zeros(1, np.int64), 1)
+    readings = bundle.towers.read(
+        items.inputs(bundle.manifest.item, corpus.rows(clicked), np.zeros(4, np.int64)), items.a
+    )
+    a = np.zeros((1, config.query_state_dim), np.float32)
+    for k, reading in enumerate(readings):
+        gap = gap_inputs(np.full(1, min(k, 1)), np.ones(1, np.int64))
+        a = bundle.towers.memory.fold(one, a, np.array([k]), reading[None], gap).after()
+    columns = {
+        "query_augmented__a": [a.ravel()], "query_augmented__folded": [4], "query_augmented__bundle": [bundle.version],
+        "query_activity__clicks": [4], "query_activity__counters": [[4.0, 4.0]],
+        "query_activity__last_click": [answer["at"]], "query_history__history": [clicked],
+    }  # fmt: skip
+    ask = Ask("somebody-else", n=60, at_ms=answer["at"], exclude_seen=False)
+    expected = service.retriever.answer([ask], columns)[0]
+    assert ids(reply) == expected.items
+    np.testing.assert_allclose([item["score"] for item in answer["items"]], expected.scores, atol=1e-5)
+    assert ids(running.client.post("/v1/sessions", json={"items": clicked[::-1], "n": 60})) != ids(reply)
+
+
+def test_a_session_of_items_that_nobody_knows_is_answered_by_what_is_popular(running: Running):
+    answer = running.client.post("/v1/sessions", json={"items": ["never-heard-of"], "n": 5}).json()
+    assert (answer["source"], answer["fallback"]) == ("popularity", "unknown-query") and len(answer["items"]) == 5
+
+
+@pytest.mark.parametrize("query_id", ["q1", "nobody-at-all"])
+def test_at_most_so_many_of_a_category_pinned_first_and_boosted_higher(running: Running, query_id: str):
+    corpus = running.service.snapshot.corpus
+    ask = lambda **body: running.client.post(  # noqa: E731
+        "/v1/retrieve", json={"query_ids": [query_id], "n": 6, **body}
+    ).json()["answers"][0]["items"]
+    plain = [item["item_id"] for item in ask(n=60)]
+    of = lambda items, name: [i for i in items if name in corpus.category_of(int(i[1:]))]  # noqa: E731
+    few = [item["item_id"] for item in ask(max_per_category=2)]
+    assert all(len(of(few, name)) <= 2 for name in ("drama", "comedy", "war")) and few[0] == plain[0]
+    pinned = [item["item_id"] for item in ask(pinned=["i59", "i2", "i59", "not-there"])]
+    assert pinned[:2] == ["i59", "i2"] and len(pinned) == 6
+    assert pinned[2:] == [item for item in plain if item not in ("i59", "i2")][:4]
+    boosted = ask(n=60, boost=[{"where": {"genres": "war"}, "by": 2.0}])
+    names = [item["item_id"] for item in boosted]
+    assert sorted(names) == sorted(plain), "a boost takes nothing out"
+    assert names == of(plain, "war") + [item for item in plain if item not in of(plain, "war")]
+    url = f'/v1/retrieve?query_id={query_id}&n=6&boost={{"where":{{"genres":"war"}},"by":2}}'
+    assert ids(running.client.get(url)) == names[:6]
+
+
+def test_a_hidden_item_is_not_pinned(running: Running):
+    running.client.patch("/v1/items/i20", json={"hidden": True})
+    assert "i20" not in ids(running.client.get("/v1/retrieve?query_id=q1&n=3&pinned=i20"))
+    running.client.put("/v1/items/i20", json={})
+    assert ids(running.client.get("/v1/retrieve?query_id=q1&n=3&pinned=i20"))[0] == "i20"
+
+
+def test_pages_hold_nothing_twice_and_end_where_everything_was_shown(running: Running):
+    whole = ids(running.client.get("/v1/retrieve?query_id=q3&n=100"))
+    reply = running.client.get("/v1/retrieve?query_id=q3&n=9&paged=true")
+    pages = [ids(reply)]
+    while token := reply.json().get("next"):
+        reply = running.client.get("/v1/retrieve", params={"query_id": "q3", "n": 9, "next": token})
+        pages.append(ids(reply))
+    assert [item for page in pages for item in page] == whole
+    assert "next" not in running.client.get("/v1/retrieve?query_id=q3&n=9").json()
+    for wrong in ("!", "abc", "eJwDAAAAAAE"):
+        assert running.client.get("/v1/retrieve", params={"query_id": "q3", "next": wrong}).status_code == 422
