@@ -215,9 +215,10 @@ def spark_kafka_jars(folder: Path | None = None) -> list[Path]:
     from Maven Central."""
     if folder is not None:
         return sorted(folder.glob("*.jar"))
-    import jgo
     import pyspark
 
+    from devstack.maven import fetch_jars
+
     spark_jars = {path.name for path in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
-    found = jgo.build(f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}").all_jars
-    return [Path(jar) for jar in found if Path(jar).name not in spark_jars]
+    found = fetch_jars(f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}")
+    return [jar for jar in found if jar.name not in spark_jars]

@@ -16,6 +16,7 @@ from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from pathlib import Path
 
+from devstack.maven import MavenError, fetch_jars
 from devstack.processes import start_child
 
 KAFKA_VERSION = "4.3.1"
@@ -229,7 +230,10 @@ class LocalBroker:
                 )
 
     def _run(self, runtime: str) -> None:
-        classpath = os.pathsep.join(str(jar) for jar in jars())
+        try:
+            classpath = os.pathsep.join(str(jar) for jar in fetch_jars(_JARS))  # the first time 44 MB
+        except MavenError as error:
+            raise BrokerError(str(error)) from error
         config = self.folder / "server.properties"
         base = [runtime, *_JAVA, f"-Dlog4j2.configurationFile={self.folder / 'log4j2.properties'}", "-cp", classpath]
         if not (self.folder / "data" / "meta.properties").is_file():
@@ -261,22 +265,6 @@ class LocalBroker:
                 return
             time.sleep(0.1)
         raise BrokerError(f"Kafka did not answer within {self.timeout_s:.0f} s; see {self.log}")
-
-
-def jars() -> list[Path]:
-    """Kafka's jars, from jgo's cache or, the first time, from Maven Central (44 MB).
-
-    Raises:
-        BrokerError: they cannot be fetched.
-    """
-    import jgo
-
-    try:
-        return list(jgo.build(_JARS).all_jars)
-    except Exception as error:  # jgo raises many kinds: no network, a mirror that refuses, a full disk
-        raise BrokerError(
-            f"Kafka {KAFKA_VERSION} could not be fetched from Maven Central: {_last_line(str(error))}"
-        ) from error
 
 
 def _answers(bootstrap: str) -> bool:

@@ -38,8 +38,8 @@ def _processes_of(folder: Path) -> list[str]:
 
 
 def _left_running(folder: Path) -> list[str]:
-    """What still runs ten seconds after the command: Spark's JVM needs one or two to notice that it is alone."""
-    deadline = time.monotonic() + 10
+    """What still runs a minute after the command: Spark's JVM needs one or two to notice that it is alone."""
+    deadline = time.monotonic() + 60
     while (found := _processes_of(folder)) and time.monotonic() < deadline:
         time.sleep(0.2)
     return found

@@ -72,7 +72,7 @@ class Running:
     def publish(self, rows: pa.RecordBatch, bundle: str | None = None) -> None:
         self.producer.send(self.kafka.topics.item_vectors, pack(rows, bundle or self.bundle.version)).get(10)
 
-    def wait(self, condition, timeout_s: float = 10) -> None:
+    def wait(self, condition, timeout_s: float = 60) -> None:
         deadline = time.monotonic() + timeout_s
         while not condition():
             assert time.monotonic() < deadline, "not within the time"
@@ -86,7 +86,7 @@ def serve_http(
     """A service behind a real server, from ready to closed."""
     producer = KafkaProducer(**kafka.client)
     with http(service, hosts) as url, httpx.Client(base_url=url, timeout=30) as client:
-        assert service.consumer.wait_caught_up(20)
+        assert service.consumer.wait_caught_up(60)
         yield Running(service, store, producer, bundle, kafka, url, client)
     producer.close()
 

