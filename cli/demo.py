@@ -142,6 +142,11 @@ def _run(
         "clicks_sent": outcome.sent,
         "clicks_applied_query": applied[0],
         "clicks_applied_item": applied[1],
+        "night": {
+            name: {key: night.metrics[f"{name}_{key}"] for key in ("hr50", "hr100", "mrr10")}
+            for name in ("static", "live")
+            if f"{name}_hr50" in night.metrics
+        },
         "static": hit_rates(day.static_ranks[: outcome.sent]),
         "live": hit_rates(outcome.ranks),
         "freshness_ms": percentiles(outcome.freshness_ms),

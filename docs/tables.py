@@ -58,6 +58,19 @@ def demo() -> str:
     return _table([head, "HR@50", "HR@100", "MRR×10"], cells, [report])
 
 
+def night() -> str:
+    """What the demo's night reported of its bundle, beside ``dat evaluate`` of the same seed."""
+    shipped, measured = _load(EVIDENCE / "demo.json"), _load(EVIDENCE / "compare-movielens-100k.json")
+    run = measured["results"]["dat"]["runs"][0]
+    rows = []
+    for name, of in (("after every earlier moment", "live"), ("the night's vectors, all day", "static")):
+        rates = {"`dat nightly`": shipped["night"][of], "`dat evaluate`": run if of == "live" else run["static"]}
+        for command, found in rates.items():
+            rows.append([name, command, *(f"{found[key]:.4f}" for key in ("hr50", "hr100", "mrr10"))])
+    head = [f"{measured['dataset']}, {run['clicks']:,} test clicks, seed 0", "", "HR@50", "HR@100", "MRR×10"]
+    return _table(head, rows, [shipped, measured])
+
+
 SPEED = (
     ("updater", "the updater, both stages, exactly once", "{clicks_per_s:,} clicks a second",
      "Quix Streams, moving averages alone: {quixstreams_per_s:,}"),
@@ -100,6 +113,7 @@ def ablation() -> str:
 TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
     "demo": demo,
+    "night": night,
     "speed": speed,
     "lanes": lanes,
     "ablation": ablation,
