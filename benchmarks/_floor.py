@@ -8,7 +8,7 @@ import os
 import selectors
 import socket
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import parse_qsl
 
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -48,7 +48,7 @@ class Floor:
         self.columns = [name.replace(":", "__", 1) for name in self.names]
         self.key = RedisReader(store.config)._key
         host, _, port = address.rpartition(":")
-        self.redis = redis.Redis(host, int(port))
+        self.redis: Any = redis.Redis(host, int(port))  # its annotations know no keys of bytes
         index = self.snapshot.corpus.index
         assert index.lists is not None, "the floor is measured on a corpus with lists"
         self.lists, self.lists.faiss.nprobe = index.lists, index.probes
@@ -73,6 +73,7 @@ class Floor:
         while True:
             for event, _ in selector.select():
                 ready = event.fileobj
+                assert isinstance(ready, socket.socket)
                 if ready is listening:
                     connection, _ = listening.accept()
                     selector.register(connection, selectors.EVENT_READ)

@@ -22,10 +22,11 @@ _TIMES = re.compile(rb'"waited_ms":([\d.e-]+),"took_ms":([\d.e-]+)')
 
 
 class Connection:
-    """A kept connection; opens again after an error."""
+    """A kept connection to ``http://host:port``; opens again after an error."""
 
-    def __init__(self, host: str, port: int):
-        self._at = host, port
+    def __init__(self, url: str):
+        address = urlsplit(url)
+        self._at = address.hostname or "", address.port or 80
         self._streams: tuple[asyncio.StreamReader, asyncio.StreamWriter] | None = None
 
     async def get(self, path: str) -> tuple[int, bytes]:
@@ -40,7 +41,9 @@ class Connection:
         try:
             writer.write(f"GET {path} HTTP/1.1\r\nHost: {self._at[0]}\r\n\r\n".encode())
             head = await reader.readuntil(b"\r\n\r\n")
-            return int(head[9:12]), await reader.readexactly(int(_LENGTH.search(head)[1]))
+            length = _LENGTH.search(head)
+            assert length is not None, "the service always says how long its answer is"
+            return int(head[9:12]), await reader.readexactly(int(length[1]))
         except BaseException:
             writer.close()
             self._streams = None
@@ -67,10 +70,9 @@ class Questions:
 
 async def load(url: str, questions: Questions, rate: float, seconds: float, connections: int) -> dict:
     """Ask at a steady rate; returns latencies in ms from each request's due time, by kind, and where they went."""
-    address = urlsplit(url)
     idle: asyncio.LifoQueue[Connection] = asyncio.LifoQueue()
     for _ in range(connections):
-        idle.put_nowait(Connection(address.hostname, address.port))
+        idle.put_nowait(Connection(url))
     took: dict[str, list[float]] = {"known": [], "unknown": [], "filtered": []}
     inside, failed = [], 0
 
@@ -114,12 +116,11 @@ async def load(url: str, questions: Questions, rate: float, seconds: float, conn
 
 async def saturate(url: str, questions: Questions, seconds: float, connections: int) -> dict:
     """As many requests as come back from so many connections, each asking again once answered."""
-    address = urlsplit(url)
     until, answered = time.perf_counter() + seconds, 0
 
     async def one() -> None:
         nonlocal answered
-        connection = Connection(address.hostname, address.port)
+        connection = Connection(url)
         while time.perf_counter() < until:
             status, _ = await connection.get(questions.next()[1])
             answered += status == 200

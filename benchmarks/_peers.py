@@ -39,6 +39,7 @@ def quixstreams_per_s(bootstrap: str, clicks: int, bundle: Bundle) -> int:
         vectors = Path(scratch) / "vectors.npz"
         memories = np.array(bundle.manifest.config.ema_alphas)
         np.savez(vectors, ids=np.array(bundle.items.ids), vectors=bundle.items.vectors, memories=memories)
-        command = [environment("quixstreams"), _HERE / "_quixstreams_ema.py", bootstrap, str(clicks), vectors]
-        done = subprocess.run([*command, Path(scratch) / "state"], check=True, stdout=subprocess.PIPE, text=True)
+        script, state = _HERE / "_quixstreams_ema.py", Path(scratch) / "state"
+        command: list[str | Path] = [environment("quixstreams"), script, bootstrap, str(clicks), vectors, state]
+        done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
     return round(clicks / float(done.stdout.split()[-1]))

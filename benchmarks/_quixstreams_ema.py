@@ -10,7 +10,7 @@ import sys
 import time
 
 import numpy as np
-from quixstreams import Application
+from quixstreams import Application, State
 
 
 def main(bootstrap: str, clicks: int, vectors: str, folder: str) -> None:
@@ -20,7 +20,7 @@ def main(bootstrap: str, clicks: int, vectors: str, folder: str) -> None:
     zero = np.zeros((len(alphas), table.shape[1]), np.float32)
     began: list[float] = []
 
-    def fold(click: dict, state) -> None:
+    def fold(click: dict, state: State) -> None:
         if not began:
             began.append(time.perf_counter())
         stored = state.get_bytes("a")

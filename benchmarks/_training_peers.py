@@ -8,7 +8,9 @@ import json
 import os
 import sys
 import time
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -39,7 +41,7 @@ def main() -> None:
     (folder / "peers.json").write_text(json.dumps(result))
 
 
-def speed(steps, rows: int, seconds: int) -> int:
+def speed(steps: Iterator[None], rows: int, seconds: int) -> int:
     """Examples a second of an iterator that does one batch of ``rows`` at each ``next``."""
     for _ in range(WARM_UP):
         next(steps)
@@ -50,7 +52,7 @@ def speed(steps, rows: int, seconds: int) -> int:
     return round(done / (time.perf_counter() - started))
 
 
-def forever(batches):
+def forever(batches: Iterable[Any]) -> Iterator[Any]:
     while True:
         yield from batches
 
@@ -58,16 +60,16 @@ def forever(batches):
 class Timed:
     """A loader that ends after so many seconds, and counts what it gave: for trainers whose loop is their own."""
 
-    def __init__(self, loader, rows: int, seconds: int):
+    def __init__(self, loader: Any, rows: int, seconds: int):
         self.loader, self.rows, self.seconds = loader, rows, seconds
 
-    def __getattr__(self, name):
+    def __getattr__(self, name: str) -> Any:
         return getattr(self.loader, name)
 
-    def __len__(self):
+    def __len__(self) -> int:
         return len(self.loader)
 
-    def __iter__(self):
+    def __iter__(self) -> Iterator[Any]:
         for number, batch in enumerate(forever(self.loader)):
             if number == WARM_UP:
                 self.started = time.perf_counter()
@@ -102,7 +104,7 @@ def rechub(pairs: dict[str, Array], sizes: dict[str, int], rows: int, seconds: i
         for b in range(min(whole, 40))
     ]  # fmt: skip
 
-    def bare():
+    def bare() -> Iterator[None]:
         for x, y in forever(batches):
             loss = trainer.criterion(model(x), y)
             model.zero_grad()
@@ -150,7 +152,7 @@ def recbole(folder: Path, pairs: dict[str, Array], sizes: dict[str, int], rows: 
     trainer._train_epoch(timed, 0)
     batches = [batch for batch, _ in zip(loader, range(40), strict=False) if len(batch) == rows]
 
-    def bare():
+    def bare() -> Iterator[None]:
         for batch in forever(batches):
             trainer.optimizer.zero_grad()
             model.calculate_loss(batch).backward()

@@ -19,13 +19,16 @@ import time
 import urllib.parse
 import urllib.request
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from cli.evidence import write_evidence
 from devstack.processes import Verb
+
+if TYPE_CHECKING:
+    from model.bundle import Bundle
 
 PROBES = 50
 Option = typer.Option
@@ -50,7 +53,7 @@ def freshness(
     from streaming.kafka.topics import create_topics
 
     quiet()
-    result = {"rate": rate, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
+    result: dict[str, Any] = {"rate": rate, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dat-bench-")))
         broker = stack.enter_context(LocalBroker(scratch / "kafka"))
@@ -83,7 +86,7 @@ def freshness(
 class Flow:
     """Clicks at a steady rate with probes in between, then a burst."""
 
-    def __init__(self, bootstrap: str, bundle, url: str):
+    def __init__(self, bootstrap: str, bundle: "Bundle", url: str):
         from model.settings.updater import KafkaConnection
         from streaming.clicks import ClickWriter
         from streaming.kafka.changelog import Changelog
@@ -108,7 +111,7 @@ class Flow:
             number += 1
             time.sleep(0.02)
         background.join()
-        result = {"probes": len(self.fresh_ms), "steady_per_s": round(self.steady_per_s)}
+        result: dict[str, float] = {"probes": len(self.fresh_ms), "steady_per_s": round(self.steady_per_s)}
         settled = self.fresh_ms[len(self.fresh_ms) // 10 :]  # the first ones pay for connections and caches
         result |= {f"fresh_p{q}_ms": round(float(np.percentile(settled, q)), 1) for q in (50, 99)}
         result |= self._burst(burst) if burst else {}

@@ -16,8 +16,9 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before Faiss: threads that spin take the cores from others
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
@@ -34,7 +35,8 @@ from serving.index.live_index import LiveIndex
 from serving.index.subset import Subset
 
 Array = np.ndarray
-Search = Callable[[Array], object]
+Search = Callable[[Array], tuple[Array, Array]]
+Say = Callable[..., None]
 N = 100
 CHANGES = 1_000_000  # of the check
 SELECTIVITIES = (0.01, 0.1, 0.5)
@@ -97,7 +99,9 @@ def in_turns(searches: list[Search], queries: Array) -> list[float]:
     return np.round(np.percentile(took, 50, axis=1) * 1000, 4).tolist()
 
 
-def cheapest(settings: list[int], apply, search, queries: Array, right: Array, goal: float) -> tuple[int, float]:
+def cheapest(
+    settings: list[int], apply: Callable[[int], None], search: Search, queries: Array, right: Array, goal: float
+) -> tuple[int, float]:
     """The first setting whose recall is at least ``goal``, else the last; and its recall."""
     for setting in settings:
         apply(setting)
@@ -152,10 +156,9 @@ def filtered(index: LiveIndex, corpus: Array, queries: Array, rng: np.random.Gen
             right = rows[exact(queries, corpus[rows])]
             found[name] = round(recall(one_by_one(index, queries, N, Subset(rows)), right), 4)
         subset = Subset(random)
-        with_filter, without = in_turns(
-            [lambda q, s=subset: index.search(q, N, None, [s]), lambda q: index.search(q, N)], queries
-        )
-        report[str(share)] = {**found, "p50_ms": with_filter, "unfiltered_p50_ms": without}
+        with_filter: Search = partial(index.search, n=N, allow=[subset])
+        took, without = in_turns([with_filter, lambda q: index.search(q, N)], queries)
+        report[str(share)] = {**found, "p50_ms": took, "unfiltered_p50_ms": without}
     return report
 
 
@@ -235,7 +238,7 @@ def check(index: LiveIndex, pool: Array, size: int, queries: Array, rng: np.rand
     }
 
 
-def measure_live(corpus: Array, calibrate: Array, queries: Array, rng: np.random.Generator, say) -> float:
+def measure_live(corpus: Array, calibrate: Array, queries: Array, rng: np.random.Generator, say: Say) -> float:
     """The live index, then the Faiss lists inside it by themselves; returns the recall that they are compared at.
 
     Args:
@@ -272,7 +275,7 @@ def measure_live(corpus: Array, calibrate: Array, queries: Array, rng: np.random
     return goal
 
 
-def measure_hnsw(corpus: Array, queries: Array, goal: float, say) -> None:
+def measure_hnsw(corpus: Array, queries: Array, goal: float, say: Say) -> None:
     """Raw HNSW, which cannot be updated, at the same recall."""
     graph = faiss.IndexHNSWFlat(corpus.shape[1], 16, faiss.METRIC_INNER_PRODUCT)
     faiss.omp_set_num_threads(os.cpu_count() or 1)
@@ -305,7 +308,7 @@ def main(
     calibrate, queries = some[: len(some) // 2], some[len(some) // 2 :]
     report: dict = {"size": size, "dimension": corpus.shape[1]}
 
-    def say(**figures) -> None:
+    def say(**figures: Any) -> None:
         report.update(figures)
         print(json.dumps(figures), flush=True)
 

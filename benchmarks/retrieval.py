@@ -59,7 +59,7 @@ def main(
     from streaming.kafka.topics import create_topics
 
     quiet()
-    report = {"items": items, "queries": queries, "rate": rate, "clicks_per_s": clicks, "cores": os.cpu_count()}
+    report: dict = {"items": items, "queries": queries, "rate": rate, "clicks_per_s": clicks, "cores": os.cpu_count()}
     report |= {"unknown": unknown, "filtered": filtered, "workers": workers}
     bundle = BundleStore(home / "bundles").load() if home else trained_bundle(Path(".dat/downloads"))
     with ExitStack() as stack:
@@ -134,6 +134,7 @@ class Floor:
     @property
     def url(self) -> str:
         if not hasattr(self, "_url"):
+            assert self.process.stdout is not None
             self._url = self.process.stdout.readline().split()[-1]
         return self._url
 
@@ -209,9 +210,9 @@ def profile_column(bundle: Bundle, name: str, size: int) -> list:
             values = [None, *field.values]
             return [values[max(0, code - field.offset)] for code in state.codes[:, at].tolist()]
         at += field.slots
-    for k, field in enumerate(spec.numbers):
-        if field.name == name:
-            return (state.numbers[:, k] * field.std + field.mean).tolist()
+    for k, number in enumerate(spec.numbers):
+        if number.name == name:
+            return (state.numbers[:, k] * number.std + number.mean).tolist()
     return [1 if name == "known" else None] * size
 
 

@@ -15,13 +15,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from cli.evidence import write_evidence
+
+if TYPE_CHECKING:
+    from training.trainer import Trainer
+    from training.training_set import TrainingSet
 
 BATCH, NEGATIVES, KINDS = 256, 4, 200
 RECENT = 20
@@ -100,7 +105,7 @@ def made_up_log(clicks: int, queries: int, items: int, seed: int = 0) -> dict[st
     }
 
 
-def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 1):
+def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 1) -> "TrainingSet":
     """The log as the trainer takes it, each id at ``spread`` times its row of tables that many times as large."""
     from model.features import CategoryField, InputSpec
     from model.replay import ClickRows
@@ -126,7 +131,9 @@ def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 
     )
 
 
-def make_trainer(log: dict[str, Array], queries: int, items: int, spread: int = 1, model: str = "dat", **settings):
+def make_trainer(
+    log: dict[str, Array], queries: int, items: int, spread: int = 1, model: str = "dat", **settings: Any
+) -> "Trainer":
     """A trainer of one of :data:`evaluation.models.DATS` at the paper's sizes, ready for its first step."""
     from evaluation.models import dat_config
     from training.trainer import make_trainer
@@ -134,13 +141,13 @@ def make_trainer(log: dict[str, Array], queries: int, items: int, spread: int = 
     return make_trainer(training_set(log, queries, items, spread), dat_config(model, batch_size=BATCH, **settings))
 
 
-def epoch_seconds(trainer) -> float:
+def epoch_seconds(trainer: "Trainer") -> float:
     """Seconds of an epoch: the better of two, after a first one that warms up."""
     trainer.epoch()
     return min(timed(trainer.epoch) for _ in range(2))
 
 
-def timed(run) -> float:
+def timed(run: Callable[[], object]) -> float:
     started = time.perf_counter()
     run()
     return time.perf_counter() - started
@@ -179,7 +186,8 @@ def peers_python(scratch: Path) -> Path:
 def measure_peers(python: Path, folder: Path, log: dict[str, Array], threads: int, seconds: int) -> dict[str, float]:
     """Examples a second of both peers."""
     folder.mkdir()
-    np.savez(folder / "log.npz", **log)
+    arrays: dict[str, Any] = {**log}  # NumPy's stub takes the names for its own options
+    np.savez(folder / "log.npz", **arrays)
     script = Path(__file__).with_name("_training_peers.py")
     done = subprocess.run(
         [python, script, folder, str(threads), str(seconds), str(BATCH)],

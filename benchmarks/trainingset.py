@@ -18,15 +18,20 @@ import sys
 import tempfile
 import threading
 import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from datetime import date
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import psutil
 import typer
 
 from cli.evidence import write_evidence
+
+if TYPE_CHECKING:
+    from pyspark.sql import SparkSession
 
 FIRST_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
 DAY_MS = 86_400_000
@@ -182,7 +187,7 @@ def _kill_tree(pid: int) -> None:
             continue
 
 
-def _spark(home: Path, cores: int):
+def _spark(home: Path, cores: int) -> "AbstractContextManager[SparkSession]":
     from model.settings.night import NightConfig
     from spark_jobs.session import spark_session
 
@@ -229,7 +234,7 @@ def night(home: Path, cores: int, negatives: int) -> dict:
 class Silent:
     """A night's progress that nobody watches."""
 
-    def stage(self, name: str, total: int | None = None):
+    def stage(self, name: str, total: int | None = None) -> AbstractContextManager[Callable[[int], None]]:
         return contextlib.nullcontext(lambda more: None)
 
     def tell(self, text: str) -> None:

@@ -21,12 +21,17 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Annotated
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Annotated, Any
 
 import numpy as np
 import typer
 
 from cli.evidence import write_evidence
+
+if TYPE_CHECKING:
+    from model.bundle import Bundle
+    from model.settings.updater import KafkaConnection
 
 PARTITIONS = 2
 
@@ -98,7 +103,7 @@ def some_clicks(count: int, queries: int, items: int) -> tuple[str, list, list[s
     return card.name, events, *(table[f"{side}_id"].unique().to_pylist() for side in ("query", "item"))
 
 
-def write(connection, events: list) -> None:
+def write(connection: "KafkaConnection | str", events: list) -> None:
     """All clicks into the topic."""
     from streaming.clicks import ClickWriter
 
@@ -128,20 +133,18 @@ def seconds_to_read(bootstrap: str) -> float:
     return elapsed
 
 
-def towers_alone(bundle, events: list, batch: int) -> dict[str, int]:
+def towers_alone(bundle: "Bundle", events: list, batch: int) -> dict[str, int]:
     """Both stages' arithmetic on arrays, on one thread, and the memory a row."""
     from streaming.clicks import Clicks
     from streaming.stages import item_stage, query_stage
     from streaming.stages.item_readings import ItemReadings
     from streaming.stages.profiles import NewProfiles, Profiles
 
-    class NoStore:
-        config = None  # the made-up towers read no profile
-
+    no_store: Any = SimpleNamespace(config=None)  # the made-up towers read no profile
     spec = bundle.manifest
     queries, items = bundle.queries.copy(), bundle.items.copy()
-    profiles = [NewProfiles(Profiles(NoStore, side, of)) for side, of in (("query", spec.query), ("item", spec.item))]
-    vectors = ItemReadings(bundle, Profiles(NoStore, "item", spec.item))
+    profiles = [NewProfiles(Profiles(no_store, side, of)) for side, of in (("query", spec.query), ("item", spec.item))]
+    vectors = ItemReadings(bundle, Profiles(no_store, "item", spec.item))
     started = time.perf_counter()
     for start in range(0, len(events), batch):
         some = events[start : start + batch]

@@ -12,7 +12,7 @@ import json
 import os
 import time
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -20,6 +20,11 @@ import pyarrow.compute as pc
 import typer
 
 from cli.evidence import write_evidence
+
+if TYPE_CHECKING:
+    from feature_repo.card import DatasetCard
+    from model.bundle import Bundle
+    from training.trainer import TrainedModel
 
 SEED = 0
 WAYS = ("warm", "scratch", "thrice")
@@ -91,14 +96,22 @@ def some_queries(clicks: pa.Table, share: float) -> pa.Table:
 class Night:
     """The training set of a window, and the clicks of the day after it, which ends the log at ``end_ms``."""
 
-    def __init__(self, clicks: pa.Table, catalogues: dict[str, pa.Table], card, end_ms: int, days: int, negatives: int):
+    def __init__(
+        self,
+        clicks: pa.Table,
+        catalogues: dict[str, pa.Table],
+        card: "DatasetCard",
+        end_ms: int,
+        days: int,
+        negatives: int,
+    ):
         from evaluation.splits import make_split
 
         until_then = clicks.filter(pc.less(clicks["event_time"], end_ms))
         self.card = card
         self.split = make_split(until_then, catalogues, card, "night", negatives, SEED, window_days=days, min_day=0)
 
-    def fit(self, epochs: int, start):
+    def fit(self, epochs: int, start: "Bundle | None") -> "tuple[TrainedModel, float]":
         """A model, and the seconds that its training took."""
         from model.settings.model import DATConfig
         from training.trainer import fit
@@ -107,14 +120,14 @@ class Night:
         model = fit(self.split.data, DATConfig(epochs=epochs), cut_ms=self.split.cut_ms, initial=start)
         return model, time.perf_counter() - began
 
-    def bundle_of(self, model):
+    def bundle_of(self, model: "TrainedModel") -> "Bundle":
         """A model of the night before, in the form that training starts from."""
         from spark_jobs.train import make_bundle
 
         card = {"start": 0, "cut": self.split.cut_ms, "sha256": "", "seed": SEED, "cut_by": "day"}
         return make_bundle(model, "last", self.card, card, {}, {}, {}, None)
 
-    def measure(self, model) -> dict[str, float]:
+    def measure(self, model: "TrainedModel") -> dict[str, float]:
         from spark_jobs.train import evaluate
 
         found = evaluate(model, self.split.test, live=True).all

@@ -95,7 +95,7 @@ class _Updater:
         self._catch_up: CatchUp | None = None
         self._refused: set[str] = set()
         self._monitor = Monitor(
-            config, lambda: self._current.members, lambda: shelf.versions() if shelf else [], self._end_with
+            config, lambda: self._serving.members, lambda: shelf.versions() if shelf else [], self._end_with
         )
 
     def start(self, bundle: Bundle) -> None:
@@ -103,12 +103,17 @@ class _Updater:
         self._serve()
         self._monitor.start()
 
+    @property
+    def _serving(self) -> BundleRuntime:
+        assert self._current is not None, "start comes first"
+        return self._current
+
     def alive(self) -> bool:
-        return self._current.alive
+        return self._serving.alive
 
     def ready(self) -> bool:
         """Whether clicks get through: all state is restored, no error repeats, and what waits is worked on."""
-        return self._current.ready and self._monitor.flowing
+        return self._serving.ready and self._monitor.flowing
 
     def end(self) -> None:
         self._monitor.end()
@@ -118,18 +123,18 @@ class _Updater:
 
     def watch(self, shelf: BundleStore) -> None:
         """Look which bundle is in service: begin to bring another one up, hand over to it, or drop it again."""
-        version = shelf.current()
-        if self._next is not None and self._next.failure is not None:
-            self._refuse(self._next.version, self._next.failure)
-            self._drop()
-        if self._next is not None and version != self._next.version:
-            self._drop()
-        if version is None or version == self._current.version or version in self._refused:
+        version, coming = shelf.current(), self._next
+        if coming is not None and coming.failure is not None:
+            self._refuse(coming.version, coming.failure)
+        if coming is not None and (coming.failure is not None or version != coming.version):
+            self._drop(coming)
+            coming = None
+        if version is None or version == self._serving.version or version in self._refused:
             return
-        if self._next is None:
+        if coming is None:
             self._bring_up(shelf, version)
-        elif self._caught_up():
-            self._hand_over()
+        elif self._caught_up(coming):
+            self._hand_over(coming)
 
     def _runtime(self, bundle: Bundle) -> BundleRuntime:
         return BundleRuntime(bundle, self._store, self._config, self._stages, self._failed)
@@ -138,7 +143,7 @@ class _Updater:
         if self._current is None or runtime is self._current:
             self._end_with(runtime.failure)
 
-    def _end_with(self, error: BaseException) -> None:
+    def _end_with(self, error: BaseException | None) -> None:
         self.failure = self.failure or error
         self._stop.set()
 
@@ -154,37 +159,37 @@ class _Updater:
             if shelf.current() == version:  # else it was taken back, or pruned, meanwhile
                 self._refuse(version, error)
             return
-        self._catch_up = CatchUp(self._config, self._current.version, bundle.manifest)
-        log.info("bundle_preparing bundle=%s beside=%s", version, self._current.version)
+        self._catch_up = CatchUp(self._config, self._serving.version, bundle.manifest)
+        log.info("bundle_preparing bundle=%s beside=%s", version, self._serving.version)
 
     def _refuse(self, version: str, error: BaseException) -> None:
         self._refused.add(version)
         metrics.REFUSED.inc()
-        log.error("bundle_refused bundle=%s stays=%s error=%s", version, self._current.version, error)
+        log.error("bundle_refused bundle=%s stays=%s error=%s", version, self._serving.version, error)
 
-    def _caught_up(self) -> bool:
+    def _caught_up(self, coming: BundleRuntime) -> bool:
         try:
-            return self._next.ready and self._catch_up.done()
+            return coming.ready and self._catch_up is not None and self._catch_up.done()
         except (KafkaError, TimeoutError) as error:
-            log.warning("catch_up_unknown bundle=%s error=%r", self._next.version, error)
+            log.warning("catch_up_unknown bundle=%s error=%r", coming.version, error)
             return False
 
-    def _hand_over(self) -> None:
-        old, self._current, self._next = self._current, self._next, None
+    def _hand_over(self, coming: BundleRuntime) -> None:
+        old, self._current, self._next = self._serving, coming, None
         old.end()  # first: the store has one writer
         metrics.BUNDLE.labels(old.version).set(0)
         self._serve()
         version = old.version
         del old
         tidy()
-        log.info("bundle_in_service bundle=%s before=%s", self._current.version, version)
+        log.info("bundle_in_service bundle=%s before=%s", coming.version, version)
 
-    def _drop(self) -> None:
-        log.info("bundle_dropped bundle=%s stays=%s", self._next.version, self._current.version)
-        self._next.end()
+    def _drop(self, coming: BundleRuntime) -> None:
+        log.info("bundle_dropped bundle=%s stays=%s", coming.version, self._serving.version)
+        coming.end()
         self._next = None
 
     def _serve(self) -> None:
-        metrics.BUNDLE.labels(self._current.version).set(1)
+        metrics.BUNDLE.labels(self._serving.version).set(1)
         if self._sink:
-            self._current.serve()
+            self._serving.serve()

@@ -114,14 +114,15 @@ class Group:
 
     def _complete(self) -> None:
         """End the rebalance once all members have joined: partitions stay where they are claimed, as far as is fair."""
-        if not self.members or any(member.claims is None for member in self.members.values()):
+        claims = {name: member.claims for name, member in self.members.items() if member.claims is not None}
+        if not claims or len(claims) < len(self.members):
             return
         self.generation += 1
         self.rebalancing = False
         owned: dict[str, set[TopicPartition]] = {name: set() for name in self.members}
         free = []
         for partition in self.partitions:
-            claimants = sorted(name for name, member in self.members.items() if partition in member.claims)
+            claimants = sorted(name for name, claimed in claims.items() if partition in claimed)
             if claimants:
                 owned[self._random.choice(claimants)].add(partition)
             else:
@@ -175,9 +176,11 @@ class Cluster:
         """A record of a producer without transactions."""
         self._append(TopicPartition(topic, partition), value, key, [], None)
 
-    def _append(self, partition: TopicPartition, value: Any, key: bytes | None, headers: list, producer: int | None):
+    def _append(
+        self, partition: TopicPartition, value: Any, key: bytes | None, headers: list, producer: int | None
+    ) -> None:
         log = self.logs[partition]
-        record = Record(*partition, len(log), self.now, key, value, headers)
+        record = Record(partition.topic, partition.partition, len(log), self.now, key, value, headers)
         log.append(_Entry(record, producer, "committed" if producer is None else "open"))
 
     def end(self, partition: TopicPartition, committed: bool = True) -> int:
@@ -237,13 +240,13 @@ class Cluster:
                 self._append(partition, message.value, message.key, message.headers, transaction.producer)
 
     def commit_offsets(
-        self, id_: str, epoch: int, group: str, topic: str, member: str, generation: int, offsets: dict
+        self, id_: str, epoch: int, group: str, topics: tuple[str, ...], member: str, generation: int, offsets: dict
     ) -> None:
         transaction = self._of(id_, epoch)
         if transaction.state != "ongoing" or group not in transaction.groups:
             raise InvalidTxnStateError  # since Kafka 3.6 brokers verify that the transaction knows of it
-        self.group(group, topic).check(member, generation)
-        self.group(group, topic).pending.setdefault(transaction.producer, {}).update(offsets)
+        self.group(group, *topics).check(member, generation)
+        self.group(group, *topics).pending.setdefault(transaction.producer, {}).update(offsets)
 
     def end_transaction(self, id_: str, epoch: int, commit: bool) -> None:
         transaction = self._of(id_, epoch)

@@ -76,7 +76,8 @@ class FoldingStage:
 
     def process(self, records: list) -> BatchResult:
         new: State = {}
-        messages, seen = [], {p: dict(events) for p, events in self.seen.items()} if self.window else {}
+        messages: list[Message] = []
+        seen: Any = {p: dict(events) for p, events in self.seen.items()} if self.window else {}
         homes = {}
         for record in records:
             event, key = record.value[0], record.value[self.key]
@@ -89,25 +90,30 @@ class FoldingStage:
             homes[key] = record.partition
             if self.name == "query":
                 item = record.value[2]
-                messages.append(Message("item-signals", home(item), (event, item)))
+                messages.append(message("item-signals", home(item), (event, item)))
         for partition, next_ in ends(records).items():
             rows = [(key, *new[key]) for key in new if homes[key] == partition]
             header = [(NEXT, next_value(next_, self.source_id))]
-            messages.append(Message(self.changelog, partition, rows, None, header))
+            messages.append(message(self.changelog, partition, rows, header))
         return BatchResult(messages, new, len(new), read=seen)
 
     def apply(self, result: BatchResult) -> None:
         self.state.update(result.new)
-        if result.read:
-            self.seen = result.read
+        read: Any = result.read
+        if read:
+            self.seen = read
 
     def tick(self, partitions: set[int]) -> BatchResult | None:
         self.ticks += 1
         if self.name == "query" or self.ticks % 5 or not partitions:
             return None
         rows = [(key, *value) for key, value in self.state.items() if home(key) in partitions][:1]
-        return BatchResult([Message(self.changelog, home(key), [row], None, [(DRIFT, b"")]) for row in rows
-                        for key in (row[0],)], {}, 0)  # fmt: skip
+        return BatchResult([message(self.changelog, home(row[0]), [row], [(DRIFT, b"")]) for row in rows], {}, 0)
+
+
+def message(topic: str, partition: int, value: Any, headers: list[tuple[str, bytes]] | None = None) -> Message:
+    """A record whose value is an object: nothing is encoded here."""
+    return Message(topic, partition, value, None, headers or [])
 
 
 def home(key: str) -> int:
@@ -203,7 +209,7 @@ class History:
             else FoldingStage("item", "item-signals", "item-vectors", 1)
         )
         limit = self.random.choice((1, 3, 10))
-        port = self._port(self.cluster, self.faults, self.random, f"g-{stage.name}", stage.source, name, limit)
+        port = self._port(self.cluster, self.faults, self.random, f"g-{stage.name}", (stage.source,), name, limit)
         return self._worker(stage, self._config, threading.Event(), port)
 
     def _start_sink(self, name: str) -> FeastSink:
@@ -244,7 +250,7 @@ class History:
         ]
 
     def _behind(self) -> list:
-        behind = []
+        behind: list[Any] = []
         for group, topic in self._groups():
             for p in range(PARTITIONS):
                 partition = TopicPartition(topic, p)

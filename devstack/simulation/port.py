@@ -13,7 +13,7 @@ from typing import Any
 from kafka import TopicPartition
 from kafka.errors import KafkaConnectionError, KafkaError, UnknownMemberIdError
 
-from devstack.simulation.broker import Cluster, Record
+from devstack.simulation.broker import Cluster, Group, Record
 from streaming.kafka.changelog import DRIFT, NEXT, Change
 from streaming.kafka.port import Member, Offsets
 from streaming.kafka.transactions import Message, TransactionError
@@ -62,18 +62,18 @@ class SimulatedPort:
     """A member of a group on the cluster."""
 
     def __init__(
-        self, cluster: Cluster, faults: Faults, random: Random, group: str, topic: str | tuple[str, ...], name: str,
+        self, cluster: Cluster, faults: Faults, random: Random, group: str, topics: tuple[str, ...], name: str,
         limit: int,
     ):  # fmt: skip
         self.cluster, self.faults, self.random = cluster, faults, random
-        self.group_name, self.topic, self.name, self.limit = group, topic, name, limit
+        self.group_name, self.topics, self.name, self.limit = group, topics, name, limit
         self.id = f"{group}-{name}"
         self._sequence = 0
         self._open = False
 
     @property
-    def group(self):
-        return self.cluster.group(self.group_name, *([self.topic] if isinstance(self.topic, str) else self.topic))
+    def group(self) -> Group:
+        return self.cluster.group(self.group_name, *self.topics)
 
     def _call(self, request: Callable[[], Any], transactional: bool = False) -> Any:
         """Send one request: the process may die or freeze before or after it, and the answer may be lost."""
@@ -211,8 +211,9 @@ class SimulatedPort:
             self._open = False  # as streaming.kafka.transactions does: the next one has a new epoch
 
     def _send_offsets(self, offsets: Offsets, member: Member, epoch: int) -> None:
-        arguments = self.id, epoch, self.group_name, self.topic, member.member, member.generation, dict(offsets)
-        self._call(lambda: self.cluster.commit_offsets(*arguments), True)
+        name, generation, taken = member.member, member.generation, dict(offsets)
+        commit = self.cluster.commit_offsets
+        self._call(lambda: commit(self.id, epoch, self.group_name, self.topics, name, generation, taken), True)
 
     def renew(self) -> None:
         if not self._open:

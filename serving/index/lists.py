@@ -4,10 +4,13 @@ Centroids are learned in two levels: some coarse clusters, then each one's own. 
 takes a minute, and finding a vector's list takes a tenth of the time.
 """
 
+from typing import Any
+
 import faiss
 import numpy as np
 
 Array = np.ndarray
+_FAISS: Any = faiss  # its type stubs lack some classes, and some methods of others
 _COARSE_PROBES = 4  # coarse clusters in which the nearest centroid is looked for: finds it in 99.8 % of the cases
 _ROUNDS = 8  # of k-means
 
@@ -29,11 +32,11 @@ class InvertedLists:
     def __init__(self, points: Array, count: int):
         self.centroids = _two_levels(points, min(count, len(points)))
         dimension = points.shape[1]
-        self.faiss = faiss.IndexIVFFlat(
+        self.faiss: Any = faiss.IndexIVFFlat(
             _flat(self.centroids, faiss.METRIC_INNER_PRODUCT), dimension, len(self.centroids),
             faiss.METRIC_INNER_PRODUCT,
         )  # fmt: skip
-        self.faiss.set_direct_map_type(faiss.DirectMap.Hashtable)
+        self.faiss.set_direct_map_type(_FAISS.DirectMap.Hashtable)
         groups = max(1, round(np.sqrt(len(self.centroids))))
         self._nearest = faiss.IndexIVFFlat(faiss.IndexFlatL2(dimension), dimension, groups)
         self._nearest.cp.min_points_per_centroid = 1  # Faiss would warn on the terminal
@@ -84,8 +87,8 @@ class InvertedLists:
         Args:
             query: [d]. lists: Which to visit. allowed: One bit a row, packed from the lowest: who may be found.
         """
-        selector = None if allowed is None else faiss.IDSelectorBitmap(allowed)
-        parameters = faiss.SearchParametersIVF(nprobe=len(lists), sel=selector)
+        selector = None if allowed is None else _FAISS.IDSelectorBitmap(allowed)
+        parameters = _FAISS.SearchParametersIVF(nprobe=len(lists), sel=selector)
         scores, rows = np.empty(n, np.float32), np.empty(n, np.int64)
         unused = np.zeros(len(lists), np.float32)
         self.faiss.search_preassigned_c(
@@ -110,7 +113,7 @@ def _flat(vectors: Array, metric: int) -> faiss.IndexFlat:
 
 
 def _k_means(points: Array, count: int) -> Array:
-    learner = faiss.Kmeans(
+    learner = _FAISS.Kmeans(
         points.shape[1], count, niter=_ROUNDS, seed=1, min_points_per_centroid=1, max_points_per_centroid=len(points)
     )
     learner.train(points)

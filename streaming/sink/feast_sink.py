@@ -78,7 +78,7 @@ class FeastSink:
     """
 
     def __init__(
-        self, bundle: Bundle, store: "FeatureStore | None", config: UpdaterConfig, stop: threading.Event,
+        self, bundle: Bundle, store: "FeatureStore", config: UpdaterConfig, stop: threading.Event,
         name: str = "feast", port: SinkPort | None = None, writer: OnlineWriter | None = None,
         clock: Callable[[], float] = time.time,
     ):  # fmt: skip
@@ -168,7 +168,7 @@ class FeastSink:
         self._rests.pop(partition, None)
         committed = self.port.committed(partition)
         mark = _Mark.of(committed.text if committed else "")
-        if mark.bundle == self.bundle.version and mark.whole and self._marker_ok(partition, mark):
+        if committed and mark.bundle == self.bundle.version and mark.whole and self._marker_ok(partition, mark):
             self._marks[partition], start = mark, committed.offset
         else:
             start = self._take_over(partition, mark, committed.offset if committed else 0)
@@ -197,8 +197,8 @@ class FeastSink:
             return end
         read: dict[int, Change] = {}
         rows = compacted(stamped(_noting(self.port.changelog(partition), read), mark.base))
-        for start in range(0, len(rows) if rows is not None else 0, size):
-            if not self._write(side, rows.slice(start, size)):
+        for part in slices(rows, size):
+            if not self._write(side, part):
                 break
         else:
             self._tell(topic, read)
@@ -228,9 +228,8 @@ class FeastSink:
                 if partition.topic == topic
                 for row in stamped(_noting(batch.changes, read), self._marks[partition].base)
             ]
-            rows = latest(tables)
-            for start in range(0, len(rows) if rows is not None else 0, self.config.sink_rows):
-                if not self._write(side, rows.slice(start, self.config.sink_rows)):
+            for part in slices(latest(tables), self.config.sink_rows):
+                if not self._write(side, part):
                     return
             self._tell(topic, read)
         self._commit({p: batch.next for p, batch in batches.items() if p not in self._rests})
@@ -363,6 +362,12 @@ def compacted(batches: Iterable[pa.RecordBatch], rows: int = 100_000) -> pa.Reco
     return latest(kept)
 
 
+def slices(rows: pa.RecordBatch | None, size: int) -> Iterator[pa.RecordBatch]:
+    """``size`` rows at a time."""
+    if rows is not None:
+        yield from (rows.slice(start, size) for start in range(0, len(rows), size))
+
+
 def latest(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
     """The last row of each id among some batches, oldest batch first."""
     if not batches:
@@ -383,10 +388,10 @@ def seeds(bundle: Bundle, side: str, partition: int, homes: RowPartitions, size:
         if not len(rows):
             continue
         names = ("a", "update_count", "clicks", "counters", "last_click")
-        values, every = (getattr(table, name)[rows] for name in names), np.arange(len(rows))
+        values, every = {name: getattr(table, name)[rows] for name in names}, np.arange(len(rows))
         if side == "query":
-            update = QueryUpdate(rows, *values, table.recent_items[rows])
+            update = QueryUpdate(rows, recent_items=table.recent_items[rows], **values)
             yield query_stage.changelog(update, table.ids, item_ids, every)
         else:
-            step = item_stage.ItemStep(ItemUpdate(rows, *values), table.vectors[rows], table.as_of[rows], every)
+            step = item_stage.ItemStep(ItemUpdate(rows, **values), table.vectors[rows], table.as_of[rows], every)
             yield item_stage.changelog(step, table.ids, every)

@@ -19,11 +19,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from feast import FeatureStore, FeatureView
+    from feast.protos.feast.types.EntityKey_pb2 import EntityKey
+    from feast.protos.feast.types.Value_pb2 import Value
     from feast.repo_config import RepoConfig
+
+    _Row = tuple[EntityKey, dict[str, Value], datetime, datetime | None]
 
 Array = np.ndarray
 _EPOCH = datetime.fromtimestamp(0, UTC)
-VIEWS = {
+VIEWS: dict[str, dict[str, tuple[str, ...]]] = {
     "query": {
         "query_augmented": ("a", "folded", "bundle"),
         "query_history": ("history",),
@@ -87,12 +91,19 @@ class OnlineWriter:
     def _with_writer(self, do: "Callable[[RedisWriter | SqliteWriter | _FeastWriter], object]") -> None:
         try:
             if self._writer is None:
-                writer = {"redis": RedisWriter, "sqlite": SqliteWriter}.get(self._config.online_store.type)
-                self._writer = writer(self._config, VIEWS) if writer else _FeastWriter(self._config, self._views)
+                self._writer = self._connected()
             do(self._writer)
         except Exception:
             self._writer = None  # its connection may be dead
             raise
+
+    def _connected(self) -> "RedisWriter | SqliteWriter | _FeastWriter":
+        match self._config.online_store.type:
+            case "redis":
+                return RedisWriter(self._config, VIEWS)
+            case "sqlite":
+                return SqliteWriter(self._config, VIEWS)
+        return _FeastWriter(self._config, self._views)
 
     def write_marker(self, name: str, stamp: int) -> None:
         """A row that no query has: while it is there, so are the others.
@@ -158,7 +169,7 @@ class _FeastWriter:
         times = [_EPOCH + timedelta(microseconds=stamp) for stamp in stamps.tolist()]
         values = {name: [Value.FromString(value) for value in encode(column)] for name, column in columns.items()}
         for view, names in VIEWS[side].items():
-            data = [
+            data: list[_Row] = [
                 (key, dict(zip(names, row, strict=True)), time, None)
                 for key, time, row in zip(keys, times, zip(*(values[n] for n in names), strict=True), strict=True)
             ]
@@ -171,5 +182,5 @@ class _FeastWriter:
 
         view, now = self._views[PROFILE], datetime.now(UTC)
         keys = [EntityKey(join_keys=["query_id"], entity_values=[Value(string_val=id_)]) for id_ in ids]
-        data = [(key, {field.name: Value() for field in view.features}, now, now) for key in keys]
+        data: list[_Row] = [(key, {field.name: Value() for field in view.features}, now, now) for key in keys]
         self._provider.online_write_batch(self._config, view, data, None)

@@ -28,7 +28,7 @@ class Simulated:
     def port(self, name: str) -> Port:
         faults = Faults(Random(0), lambda steps: self.cluster.pass_time(steps))
         faults.on = False
-        return SimulatedPort(self.cluster, faults, Random(0), GROUP, self.topics.clicks, name, 100)
+        return SimulatedPort(self.cluster, faults, Random(0), GROUP, (self.topics.clicks,), name, 100)
 
     def write(self, partition: int, value: bytes) -> None:
         self.cluster.append(self.topics.clicks, partition, value)
