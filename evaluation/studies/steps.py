@@ -35,6 +35,8 @@ STEPS: tuple[Step, ...] = (
     Step(name="more dropout: few clicks a person", settings={"memory": {"dropout": 0.4}, "item_id_dropout": 0.3}),
     Step(name="less dropout: many clicks a person", settings={"memory": {"dropout": 0.05}}),
     Step(name="a closed form beside the memories", settings={"closed_form": {"weight": 12.0}}),
+    Step(name="a heavier closed form: a small log", settings={"closed_form": {"weight": 50.0}}),
+    Step(name="a closed form above all: thousands of clicks", settings={"closed_form": {"weight": 200.0}}),
     Step(name="rare items by their features", settings={"memory": {"rare_clicks": 5.0}}),
     Step(name="longer vectors", settings={"memory": {"dim": 128}}),
     Step(name="larger batches", times={"batch_size": 2, "learning_rate": 1.5}),
