@@ -87,6 +87,7 @@ def test_the_rows_are_the_same_however_they_are_cut_and_the_card_reads_them(chun
     assert named["i0"] == job.CATEGORIES[MARKET.category[0]] and named.nunique() == 9
 
 
+@pytest.mark.long
 def test_ten_times_the_clicks_take_no_more_memory(tmp_path: Path, monkeypatch):
     monkeypatch.setattr(job, "ROWS_A_FILE", 50_000)
     monkeypatch.setattr(job, "CHUNK", 25_000)

@@ -11,6 +11,7 @@ from tests.tiny import CUT_MS
 from tests.training.data import training_set
 from training.training_set import TrainingSet
 
+pytestmark = pytest.mark.trains
 SIZE = 32
 
 
@@ -36,7 +37,6 @@ def batches(data: TrainingSet, of_one_moment: bool) -> list[list[int]]:
 
 
 @pytest.mark.parametrize("of_one_moment", [True, False])
-@pytest.mark.trains
 def test_every_epoch_is_of_all_clicks_once(data, of_one_moment):
     found = batches(data, of_one_moment)
     epochs = [sum(found[:16], []), sum(found[16:], [])]
@@ -44,7 +44,6 @@ def test_every_epoch_is_of_all_clicks_once(data, of_one_moment):
     assert epochs[0] != epochs[1], "in another order each time"
 
 
-@pytest.mark.trains
 def test_a_batch_of_one_moment_is_of_consecutive_clicks(data):
     for batch in batches(data, True):
         assert batch == list(range(batch[0], batch[0] + len(batch))) and batch[0] % SIZE == 0

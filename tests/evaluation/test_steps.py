@@ -91,6 +91,7 @@ def test_a_gain_that_a_few_people_make_is_not_kept(setup, tmp_path, monkeypatch)
     assert [trial.kept for trial in search(setup, DEFAULT, stage, Journal(tmp_path), STEPS)][1:] == [False] * 5
 
 
+@pytest.mark.trains
 def test_the_command_says_which_lines_go_into_the_card_and_writes_them(tmp_path: Path, monkeypatch):
     card = write_market(tmp_path, clicks=1_200)
     monkeypatch.setenv("DAT_DATA", str(tmp_path))

@@ -26,6 +26,7 @@ REFUSED = {"ms_said_s": 'the year 55,841.*time_unit = "ms"', "pq_list_items": "B
 pytestmark = pytest.mark.skipif(not NAMES, reason=f"there are no cases at {CASES}")
 
 
+@pytest.mark.long
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_is_read_as_its_truth_says(name: str):

@@ -4,10 +4,13 @@ import zipfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import pytest
+
 from feature_repo.source import dataset_folder
 from tests.tiny import TINY
 
 
+@pytest.mark.long
 def test_two_that_fetch_a_dataset_at_once_both_find_it_whole(tmp_path: Path):
     wheel = tmp_path / "clicks-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w") as file:

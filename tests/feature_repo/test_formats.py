@@ -12,6 +12,7 @@ from tests.feature_repo.format_table import TABLE, table
 from tests.feature_repo.formats import FORMATS, Format
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("form", FORMATS, ids=lambda form: form.name)
 def test_a_log_is_read_row_by_row_as_it_is_or_refused_in_one_sentence(form: Format, tmp_path: Path):
     card_file = form.bring(tmp_path / "log")

@@ -208,6 +208,7 @@ def test_a_catalogue_is_of_the_side_whose_ids_it_has(tmp_path):
 PLAIN = ("retailrocket", "hm", "amazon-2023", "movielens-1m", "movielens-25m", "yelp", "goodreads", "otto")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_public_log_gets_the_clicks_that_its_card_in_the_gallery_has(name: str, tmp_path: Path):
     sample = SAMPLES[name]

@@ -14,12 +14,8 @@ from urllib.parse import urlsplit
 
 import httpx
 import pytest
-import schemathesis
 from hypothesis import HealthCheck, given, settings
 from hypothesis.errors import Unsatisfiable
-from schemathesis import GenerationMode
-from schemathesis.checks import not_a_server_error
-from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
 
 from devstack.processes import Verb
 from devstack.synthetic_bundle import made_up_bundle, made_up_home
@@ -170,6 +166,11 @@ def test_while_it_is_attacked_ordinary_questions_are_answered_within_a_second_an
 
 def test_what_the_openapi_document_allows_and_forbids_is_answered_as_it_says(serve):
     """Requests drawn from the document itself, right and wrong ones; every answer has the form that it promises."""
+    import schemathesis
+    from schemathesis import GenerationMode
+    from schemathesis.checks import not_a_server_error
+    from schemathesis.specs.openapi.checks import content_type_conformance, response_schema_conformance
+
     client, pid = serve
     document = client.get("/openapi.json").json()
     schema = schemathesis.openapi.from_dict(document)

@@ -180,6 +180,7 @@ def test_a_mapped_file_is_never_written_to(tmp_path):
     np.testing.assert_array_equal(np.fromfile(tmp_path / "vectors", np.float32).reshape(20, D), before)
 
 
+@pytest.mark.long
 def test_recall_is_kept_when_most_rows_move_away_from_their_lists():
     """Lists are learnt from one cloud, then rows move to another: what sufficed before no longer does."""
     rng = np.random.default_rng(4)
@@ -198,6 +199,7 @@ def test_recall_is_kept_when_most_rows_move_away_from_their_lists():
     assert shared(found, right) >= 0.97
 
 
+@pytest.mark.long
 def test_default_probes_find_nearly_everything_in_a_clustered_corpus():
     rng = np.random.default_rng(2)
     centers = unit(rng, 300)
@@ -216,17 +218,25 @@ def test_default_probes_find_nearly_everything_in_a_clustered_corpus():
     assert not any(set(a) & set(s) for a, s in zip(lists.search(queries, 100, seen)[0].tolist(), seen, strict=True))
 
 
-@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
-def test_a_filter_finds_what_exact_search_in_it_finds_at_every_selectivity(share):
+@pytest.fixture(scope="module")
+def of_topics():
+    """An index with lists, the exact one of the same 60,000 vectors, and queries."""
     rng = np.random.default_rng(5)
     vectors, queries = topics(rng, 300, 200), topics(rng, 300, 1)[:60]
-    index, exact = LiveIndex(vectors, IndexConfig(kind="ivf"), queries), LiveIndex(vectors, EXACT)
-    subset = Subset(np.flatnonzero(rng.random(len(vectors)) < share))
+    return LiveIndex(vectors, IndexConfig(kind="ivf"), queries), LiveIndex(vectors, EXACT), queries
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("share", [0.01, 0.1, 0.5])
+def test_a_filter_finds_what_exact_search_in_it_finds_at_every_selectivity(share, of_topics):
+    index, exact, queries = of_topics
+    subset = Subset(np.flatnonzero(np.random.default_rng(5).random(len(index)) < share))
     found, right = (one.search(queries, 100, None, [subset] * 60)[0] for one in (index, exact))
     assert subset.holds(found.ravel()).all()
     assert shared(found, right) >= 0.97
 
 
+@pytest.mark.long
 def test_a_topic_that_lies_far_from_the_user_is_found_whole():
     """Lists near the user hold none of it; an answer of none, while 3,000 rows match, would be the worst there is."""
     rng = np.random.default_rng(6)
@@ -253,6 +263,7 @@ def test_the_same_rows_rewritten_for_ever_are_no_reason_to_rebuild():
 
 
 @pytest.mark.flaky(reruns=2)
+@pytest.mark.long
 def test_a_search_waits_for_a_few_rows_and_not_for_all_that_are_being_written():
     rng = np.random.default_rng(8)
     vectors = unit(rng, 60_000)
@@ -281,6 +292,7 @@ def test_numbers_that_are_not_finite_stay_out(bad):
     assert len(index) == 30 and np.isfinite(index.search(vectors[:1], 30)[1]).all()
 
 
+@pytest.mark.long
 def test_a_process_that_ends_waits_for_the_rebuild_of_its_index():
     """Cut off within Faiss by the interpreter's end, the rebuild would abort the process: status 134 for a good run."""
     code = """

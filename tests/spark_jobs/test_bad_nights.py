@@ -167,6 +167,7 @@ def test_thresholds_are_settings_and_a_wrong_one_is_refused():
         NightConfig.model_validate({"rules": {"min_days": 0}})
 
 
+@pytest.mark.usefixtures("spark")
 def test_a_lake_of_one_day_says_what_to_do(tmp_path: Path):
     """Before anything is built of it: there is nothing to learn from before the day to test on."""
     write_market(tmp_path, clicks=400)

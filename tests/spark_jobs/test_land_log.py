@@ -226,6 +226,7 @@ def test_a_catalogue_that_lands_again_tells_what_has_changed(shop):
     assert (report.added, report.changed, report.removed) == (1, 1, 1)
 
 
+@pytest.mark.long
 @pytest.mark.shared_data
 @pytest.mark.parametrize("name", NAMES)
 def test_a_case_lands_as_it_is_read(name, tmp_path):

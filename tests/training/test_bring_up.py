@@ -14,6 +14,8 @@ from training.bring_up import at_cut
 from training.trained_model import TrainedModel
 from training.trainer import fit
 
+pytestmark = pytest.mark.trains
+
 
 def bundle_of(model: TrainedModel) -> Bundle:
     moment = datetime.fromtimestamp(model.cut_ms / 1000, UTC)

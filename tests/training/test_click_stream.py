@@ -72,7 +72,8 @@ def test_ten_times_the_clicks_take_no_more_memory(tmp_path: Path):
             held = max(held, arrow.bytes_allocated() - before)
         peaks.append(tracemalloc.get_traced_memory()[1] + held)
         tracemalloc.stop()
-    assert peaks[1] < 1.1 * peaks[0] and peaks[0] < 4 << 20
+    # A piece more or less: one is decoded by a thread of its own while another is in use.
+    assert peaks[1] < 2 * peaks[0] and peaks[0] < 4 << 20
 
 
 def test_a_set_without_clicks_or_a_column_is_refused_by_name(tmp_path: Path):

@@ -48,6 +48,7 @@ def test_the_scan_has_the_gradient_of_the_recurrence():
     assert torch.autograd.gradcheck(AffineScan.apply, (keep, add, start))
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("moments", [None, 40], ids=["times of their own", "times that are shared"])
 @pytest.mark.parametrize("memory", VARIANTS.values(), ids=VARIANTS)
 def test_the_step_of_training_reads_what_the_fold_of_stream_and_answer_gives(memory, moments, monkeypatch):
@@ -101,6 +102,7 @@ def predictions(window: pa.Table, monkeypatch) -> tuple[TrainingSet, np.ndarray]
     return data, torch.cat(vectors[0::2]).detach().numpy()
 
 
+@pytest.mark.trains
 @pytest.mark.parametrize("changed", ["query_id", "item_id"])
 @pytest.mark.parametrize("moments", [None, 60], ids=["times of their own", "times that are shared"])
 def test_no_click_changes_what_a_click_of_its_moment_or_an_earlier_one_is_predicted_from(moments, changed, monkeypatch):
