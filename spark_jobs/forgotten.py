@@ -2,6 +2,7 @@
 
 It takes over what the topic ``forgotten`` says each time that ``clicks`` is landed, after the end of the landing is
 fixed: a moment that lies below that end is thus in the list. Its ``offset`` is a position as the lake counts them.
+Each night it takes over the notes of :mod:`model.forget_notes`, too.
 """
 
 import json
@@ -20,6 +21,7 @@ from kafka.admin import KafkaAdminClient
 from pydantic import BaseModel
 
 from feature_repo.atomic import atomic_write
+from model.forget_notes import taken_notes
 from model.forgetting import Forgotten, Listed, remembered, take
 from model.settings.updater import KafkaConnection
 
@@ -60,6 +62,15 @@ def learn(lake: Path, said: Mapping[str, Forgotten], first: Mapping[int, int] | 
         entries: Listed = dict(listed.queries)
         if new := take(entries, {id_: one for id_, one in placed.items() if not _the_same(entries.get(id_), one)}):
             _write(lake, _List(queries={**listed.queries, **{id_: placed[id_] for id_ in new}}))
+
+
+def take_notes(home: Path) -> None:
+    """Take over the notes that services have left in a home. The caller holds ``nightly.lock``."""
+    listed, files = taken_notes(home)
+    if listed:
+        learn(home / "lake" / "clicks", listed)
+    for file in files:
+        file.unlink()
 
 
 def _the_same(before: Forgotten | None, one: Forgotten) -> bool:

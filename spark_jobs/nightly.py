@@ -44,6 +44,7 @@ from spark_jobs.activity_snapshot import Activity, is_kept, snapshot
 from spark_jobs.data_card import describe
 from spark_jobs.feast_check import check_against_feast
 from spark_jobs.forget import rewrite
+from spark_jobs.forgotten import take_notes
 from spark_jobs.gate import Evidence, Verdict, judge
 from spark_jobs.land_catalogue import land_catalogue
 from spark_jobs.leave_last_out import cut_by, lay_out, leave_last_out
@@ -140,6 +141,7 @@ class Night:
         return self._train_and_publish(day, folder, again)
 
     def _land(self, spark: SparkSession, again: bool) -> None:
+        take_notes(self.home)
         if self.log:
             with self.clock.stage("land what is new in the log"):
                 cluster = None if is_local(spark) else spark

@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from model.forget_notes import taken_notes
 from model.forgetting import Forgotten
 from model.settings.serving import ApiKey, ServingConfig
 from serving.service import Service
@@ -131,3 +132,21 @@ def test_a_query_that_is_only_said_to_be_forgotten_is_hidden_until_its_moment_is
     writer.close()
     assert isinstance(listed["q2"], Forgotten) and read_forgotten(running.kafka)["q2"] == listed["q2"]
     assert unknown(running.client, "q2")
+
+
+def test_a_home_with_a_lake_gets_a_note_for_nights_without_kafka_and_one_that_is_read_only_costs_nothing(
+    kafka, tmp_path, caplog
+):
+    bundle, store, lake = tiny_bundle(), tiny_store(tmp_path), tmp_path / "lake" / "clicks"
+    service = Service(bundle, store, kafka, tmp_path, PATIENT)
+    with serve_http(service, store, bundle, kafka) as running:
+        assert running.client.delete("/v1/queries/q0").status_code == 200 and taken_notes(tmp_path) == ({}, [])
+        lake.mkdir(parents=True)
+        now = service.clock.now_ms()
+        for query_id in ("q1", "a/b é", "q1"):
+            assert running.client.delete(f"/v1/queries/{query_id}").status_code == 200
+        listed, files = taken_notes(tmp_path)
+        assert listed == {id_: Forgotten(before=now) for id_ in ("q1", "a/b é")} and len(files) == 2
+        files[0].parent.rename(tmp_path / "away")
+        files[0].parent.write_text("a file is in the way")
+        assert running.client.delete("/v1/queries/q2").status_code == 200 and "no note" in caplog.text

@@ -13,12 +13,13 @@ from cli.nightly import run_night
 from feature_repo.card import load_card
 from model.bundle import Bundle
 from model.bundle_store import BundleStore
+from model.forget_notes import leave_note, taken_notes
 from model.forgetting import Forgotten
 from model.settings.night import Rules
 from model.state import is_nobody
 from spark_jobs import forget, forgotten, lake
 from spark_jobs.forget import rewrite
-from spark_jobs.forgotten import known, learn
+from spark_jobs.forgotten import known, learn, take_notes
 from spark_jobs.land_kafka import Ledger
 from spark_jobs.land_log import land_log
 from streaming.forgetting import ForgetWriter
@@ -117,6 +118,31 @@ def test_log_files_land_without_it_also_when_they_have_grown_or_are_landed_anew(
     assert times() == sorted([*later, MOMENT + 7])
 
 
+def test_a_note_of_a_service_reaches_the_lake_once_and_one_that_comes_meanwhile_is_kept(tmp_path):
+    home = tmp_path / "home"
+    clicks = home / "lake" / "clicks"
+    assert not leave_note(home, "u1", MOMENT), "there is no lake that this is of use to"
+    card = load_card(write_market(tmp_path))
+    land_log(card, tmp_path / "market", clicks, Rules())
+    assert leave_note(home, "u1", MOMENT) and leave_note(home, "a/b é", MOMENT) and leave_note(home, "u1", MOMENT + 1)
+    listed, files = taken_notes(home)
+    assert listed == {"u1": Forgotten(before=MOMENT + 1), "a/b é": Forgotten(before=MOMENT)}
+    assert leave_note(home, "u2", MOMENT) and all(file.exists() for file in files)
+    take_notes(home)
+    assert known(clicks).keys() == {"u1", "u2", "a/b é"} and taken_notes(home) == ({}, [])
+    assert rewrite(home).clicks > 0 and rewrite(home).queries == 0
+    report = land_log(card, tmp_path / "market", clicks, Rules(), again=True)
+    theirs = {
+        row
+        for file in clicks.rglob("*.parquet")
+        for row in zip(
+            *pq.read_table(file, columns=["query_id", "event_time"], partitioning=None).to_pydict().values(),
+            strict=True,
+        )
+    }
+    assert report and all(time > MOMENT for who, time in theirs if who in ("u1", "u2"))
+
+
 @pytest.mark.parametrize("config", [None, SMALL_AMM], ids=["memories", "amm"])
 def test_a_kept_bundle_has_a_blank_row_and_is_the_same_in_all_else(tmp_path, config):
     shelf = BundleStore(tmp_path / "bundles")
@@ -183,7 +209,12 @@ def test_after_dat_forget_no_file_of_the_home_has_the_query_and_the_next_night_d
     for report in home.rglob("report.json"):
         assert '"u1"' not in report.read_text() or "catalogues" in str(report)
     assert "u1" not in BundleStore(home / "bundles").load().queries.ids
+    assert leave_note(
+        home, "u2", known(home / "lake" / "clicks")["u1"].before
+    )  # as a service does: this night has no Kafka
     again = run_night(settings, progress=Silent())
+    assert in_files(home, "u2") and all(name.startswith(catalogue) for name in in_files(home, "u2"))
+    assert taken_notes(home) == ({}, []) and "u2" not in BundleStore(home / "bundles").load().queries.ids
     assert again.bundle != summary.bundle and again.gate.verdict == "published" and again.rows < summary.rows
     assert "u1" not in BundleStore(home / "bundles").load().queries.ids
     assert all(name.startswith(catalogue) for name in in_files(home, "u1")), in_files(home, "u1")
