@@ -93,6 +93,7 @@ def look(settings: Settings, service: str, metrics: str) -> Look:
 
 def _kafka(settings: Settings, bundle: str | None) -> dict[str, dict[str, int]]:
     from streaming.kafka.offsets import committed, ends, group_name, sink_group
+    from streaming.kafka.topics import internal
 
     config, topics = settings.updater, settings.updater.topics
     groups = {
@@ -105,7 +106,7 @@ def _kafka(settings: Settings, bundle: str | None) -> dict[str, dict[str, int]]:
         "item stage": (topics.item_signals,),
         "online store": (topics.query_vectors, topics.item_vectors),
     }
-    end = ends(config, [topics.clicks, *topics.transactional])
+    end = ends(config, [topics.clicks, *internal(topics), topics.dead_letters])
     offsets = committed(config, list(groups.values()))
     done, lag = {}, {}
     for name, group in groups.items():

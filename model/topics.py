@@ -28,6 +28,11 @@ class Topics:
         return f"{self.prefix}forgotten"
 
     @property
+    def dismissed(self) -> str:
+        """Which items queries have dismissed, keyed by the query's id."""
+        return f"{self.prefix}dismissed"
+
+    @property
     def dead_letters(self) -> str:
         return f"{self.prefix}clicks-dead"
 
@@ -46,7 +51,7 @@ class Topics:
     @property
     def transactional(self) -> tuple[str, ...]:
         """Those that are written in transactions."""
-        return (self.item_signals, self.query_vectors, self.item_vectors, self.dead_letters)
+        return (self.item_signals, self.query_vectors, self.item_vectors, self.dismissed, self.dead_letters)
 
     @property
     def all(self) -> tuple[str, ...]:

@@ -29,16 +29,16 @@ class ForgottenQueries(TopicReader):
     ):
         super().__init__(kafka, kafka.topics.forgotten)
         self._tables, self._folded = tables, folded
-        self._known: Listed = {}
+        self.known: Listed = {}
         self._open: Listed = {}  # of which the online store may still hold what was before
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._known)
+        return len(self.known)
 
     def apply(self, record: Any) -> None:
         with self._lock:
-            new = take(self._known, parse(record))
+            new = take(self.known, parse(record))
             self._open |= new
             for table in self._tables():
                 self._take_out(new, table)
@@ -46,7 +46,7 @@ class ForgottenQueries(TopicReader):
     def put_on(self, table: QueryTable) -> None:
         """Hold a table that has just been made to the list. It must be among ``tables`` already."""
         with self._lock:
-            self._take_out(self._known, table)
+            self._take_out(self.known, table)
 
     async def held_back(self, ids: Sequence[str], read: Callable[[Sequence[str]], Awaitable[Columns]]) -> Columns:
         """What the online store knows of some queries, less what is of before they were forgotten.

@@ -17,6 +17,8 @@ from kafka.errors import KafkaError
 
 from model.bundle import Bundle
 from model.bundle_store import BundleStore
+from model.click import Click
+from model.forget_notes import leave_note
 from model.settings.serving import ServingConfig
 from model.settings.updater import KafkaConnection
 from model.state import is_nobody
@@ -32,6 +34,7 @@ from serving.catalogue import Catalogue
 from serving.click_producer import ClickProducer, NotWritten
 from serving.clock import Clock
 from serving.corpus import Corpus
+from serving.dismissed_items import DismissedItems
 from serving.features import Columns
 from serving.forgotten_queries import ForgottenQueries
 from serving.freshness import Freshness, Serving
@@ -43,6 +46,7 @@ from serving.retrieval import Answer, Answerer, Retriever
 from serving.snapshot import Snapshot
 from serving.token import Token
 from streaming.contract import check_services
+from streaming.dismissals import Dismissal
 from streaming.forgetting import ForgetWriter
 
 log = logging.getLogger(__name__)
@@ -106,7 +110,10 @@ class Service:
             bundle.manifest.cut_ms,
             self.config.replay_after_days,
         )
-        self.retriever = Retriever(running.snapshot, self.clock)
+        self.dismissed = DismissedItems(
+            kafka, self.config.dismissed_days, self.clock.now_ms, lambda: self.forgotten.known
+        )
+        self.retriever = Retriever(running.snapshot, self.clock, dismissed=self.dismissed)
         self.consumer = running.consumer
         self.impressions = ImpressionLog(kafka, self.config.impressions)
         self._treatment = self._treat()
@@ -181,6 +188,20 @@ class Service:
         seen = self.retriever.states(snapshot, [query_id], columns).seen[0][::-1][:n]
         return [snapshot.corpus.ids[row] for row in seen.tolist()]
 
+    async def post(self, event: Click) -> Token:
+        """Write an event to the stream. A dismissal holds in this process when this returns.
+
+        Raises:
+            NotWritten, Overloaded, TooManyClicks: as :meth:`ClickProducer.post`.
+        """
+        token = await self.clicks.post(event)
+        if self.snapshot.bundle.manifest.rule.weight(event.event_type, event.value) < 0:
+            said = Dismissal(
+                item_id=event.item_id, event_time=event.event_time, partition=token.partition, offset=token.offset
+            )
+            self.dismissed.note(event.query_id, said)
+        return token
+
     async def forget(self, query_id: str) -> None:
         """Know nothing of a query any more that is of before now, here and in all that reads the topics.
 
@@ -193,11 +214,19 @@ class Service:
                 await self._read_back(await asyncio.to_thread(self.forget_writer.hide, [query_id], before))
                 await self.store.erase([query_id])
                 _, places = await asyncio.to_thread(self.forget_writer.forget, [query_id], before)
+                await asyncio.to_thread(self._note, query_id, before)
                 await self._read_back(places)
             except (KafkaError, TimeoutError) as problem:
                 raise NotWritten(
                     f"the broker did not acknowledge it ({type(problem).__name__}); send it again"
                 ) from problem
+
+    def _note(self, query_id: str, before: int) -> None:
+        """For a night with --no-kafka, which does not hear of it otherwise."""
+        try:
+            leave_note(self._home, query_id, before)
+        except OSError as error:
+            log.warning("no note for nights with --no-kafka can be left in %s: %s", self._home, error)
 
     async def _read_back(self, places: Sequence[Any]) -> None:
         async with asyncio.timeout(_PATIENCE_S):
@@ -219,7 +248,13 @@ class Service:
         """Why the service should get no requests now; None if it can answer. A stale answer is better than none."""
         if self.stopping:
             return "the service is stopping"
-        readers = [self.forgotten, self.consumer, self.items, *(self._treatment.threads if self._treatment else ())]
+        readers = [
+            self.forgotten,
+            self.dismissed,
+            self.consumer,
+            self.items,
+            *(self._treatment.threads if self._treatment else ()),
+        ]
         behind = [reader for reader in readers if not getattr(reader, "caught_up", True)]
         if behind and time.time() - self.started < self.config.swap_patience_s:
             reader = behind[0]
@@ -290,7 +325,8 @@ class Service:
     @property
     def _threads(self) -> list[Background]:
         treatment = self._treatment.threads if self._treatment else []
-        return [self.consumer, self.items, self.forgotten, self.impressions, self.freshness, self._watcher, *treatment]
+        readers = (self.consumer, self.items, self.forgotten, self.dismissed)
+        return [*readers, self.impressions, self.freshness, self._watcher, *treatment]
 
     def _treat(self) -> Treatment | None:
         """What an experiment's treatment needs.
@@ -305,7 +341,7 @@ class Service:
             return Treatment(self.retriever if config.ranking == "model" else Popularity(self.retriever))
         running = self._load(BundleStore(self._home / "bundles").load(config.bundle))
         vectors = QueryVectors(self._kafka, config.bundle)
-        other = Retriever(running.snapshot, self.clock, vectors)
+        other = Retriever(running.snapshot, self.clock, vectors, self.dismissed)
         return Treatment(Popularity(other) if config.ranking == "popularity" else other, running.consumer, vectors)
 
     def _load(self, bundle: Bundle) -> Running:

@@ -50,7 +50,7 @@ class SmallLoop:
         self._service, self._topics = service, config.topics
         self._query = QueryStage(bundle, store, config, 1, {})
         self._query._validate = ClickValidator(1, config.clock_skew_ms, config.partitioner)  # as open() would, of Kafka
-        self._query.source_id = "play"
+        self._query.source_id, self._query._dismissed = "play", 1
         self._item = ItemStage(bundle, store, config, 1, {})
         self._item.source_id = "play"
         self._writer = OnlineWriter(store, bundle.version)
@@ -99,6 +99,8 @@ class SmallLoop:
             self._item.apply(after)
             messages = [*after.messages, *messages]
         for message in messages:
+            if message.topic == topics.dismissed:
+                self._service.dismissed.apply(self._append(message.topic, message.value, message.key, []))
             if message.topic not in (topics.item_vectors, topics.query_vectors):
                 continue
             rows = unpack(message.value).rows

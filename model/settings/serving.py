@@ -98,6 +98,9 @@ class ServingConfig(SettingsPart):
     clicked it, or it is served at once, which lets whoever posts clicks put any string into the answers."""
     vouching_queries: int = Field(default=5, ge=1, le=8)
     """How many different queries must have clicked an unknown item before it is served."""
+    dismissed_days: float = Field(default=90, ge=0)
+    """For how many days an item that a query dismissed is left out of its answers, unless it clicks it. The topic
+    ``dismissed`` keeps 90 days: give it a longer ``retention.ms`` for more. 0: dismissals change no answer."""
     clicks_per_minute: int = Field(default=120, ge=1)
     """Clicks that one query may post through the API in a minute, in each process."""
 
@@ -126,6 +129,7 @@ class ServingConfig(SettingsPart):
     better than none."""
 
     max_body_bytes: int = Field(default=256 * 1024, ge=1)
+    """Of a request's body; its head may not be larger either."""
     max_connections: int = Field(default=2_000, ge=1)
     """Connections at once; further ones are closed."""
     receive_timeout_s: float = Field(default=10.0, gt=0)

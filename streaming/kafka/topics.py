@@ -73,6 +73,7 @@ def create_topics(connection: KafkaConnection | str, partitions: int = 4) -> Non
     settings = {
         topics.clicks: {"message.timestamp.type": "LogAppendTime"},
         topics.impressions: {"retention.ms": str(30 * 86_400_000)},  # reports look back days, not years
+        topics.dismissed: {"retention.ms": str(90 * 86_400_000)},  # as long as services hold to them
         topics.items: {"cleanup.policy": "compact"},  # what was last said of an item holds for ever
         topics.forgotten: {"cleanup.policy": "compact"},  # and so does that a query was forgotten
         **dict.fromkeys(internal(topics), KEPT),

@@ -1,5 +1,6 @@
 """The two stages as a worker runs them: records in, a transaction's messages out, state taken over after the commit."""
 
+import logging
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,8 @@ from model.click import ClickValidator
 from model.folds import drifted
 from model.forgetting import Listed, remembered, take
 from model.settings.updater import UpdaterConfig
-from streaming.clicks import Rejected, decode
+from streaming.clicks import Clicks, Rejected, decode
+from streaming.dismissals import dismissals
 from streaming.forgetting import ForgottenReader
 from streaming.kafka.changelog import DRIFT, NEXT, Changelog, split
 from streaming.kafka.offsets import Offsets
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from feast import FeatureStore
 
 Array = np.ndarray
+log = logging.getLogger(__name__)
 
 
 def changelog_starts(topic: str, partitions: list[int], starts: Offsets) -> Offsets:
@@ -90,10 +93,16 @@ class QueryStage:
         self._duplicates = DuplicateFilter(config.duplicate_window)
         self._item_vectors: Changelog | None = None
         self._list: ForgottenReader | None = None
+        self._dismissed = 0
+        """Partitions of the topic of dismissals; 0: there is none."""
         self._forgotten: Listed = {}
 
     def open(self) -> None:
-        self.source_id, count = described(self.config, [self.source])[self.source]
+        topics = described(self.config, [self.source, self.config.topics.dismissed])
+        self.source_id, count = topics[self.source]
+        _, self._dismissed = topics.get(self.config.topics.dismissed, ("", 0))
+        if not self._dismissed:
+            log.warning("no_topic topic=%s: create it to leave dismissed items out", self.config.topics.dismissed)
         self._validate = ClickValidator(count, self.config.clock_skew_ms, self.config.partitioner)
         self._list = ForgottenReader(self.config)
         take(self._forgotten, self._list.known)
@@ -130,10 +139,12 @@ class QueryStage:
         take(self._forgotten, forgotten)
         repeats = self._duplicates.repeats(read)  # of all events, as in the lake: the first of an id is what it is
         kept = remembered(self._forgotten, read.query_ids, read.times, read.partitions, read.offsets)
-        clicks, repeated = read.keep(~repeats & kept & (read.weights > 0)), int(repeats.sum())
+        counted, against = (~repeats & kept & chosen for chosen in (read.weights > 0, read.weights < 0))
+        clicks, repeated = read.keep(counted), int(repeats.sum())
         uncounted = len(read) - repeated - len(clicks)
         dead = self.config.topics.dead_letters
         messages = [Message(dead, 0, reject.kept, reject.key, reject.headers) for reject in rejects]
+        messages += self._dismissals(read, against, counted)
         kinds = tuple(reject.kind for reject in rejects)
         gone = {id_: one.partition or 0 for id_, one in forgotten.items()}
         for id_ in clicks.query_ids if gone else ():
@@ -163,6 +174,15 @@ class QueryStage:
         told = set(partitions.tolist())
         messages += account(self, {p: offset for p, offset in ends(records).items() if p not in told})
         return BatchResult(messages, update, len(clicks), kinds, repeated, uncounted, read, arrived)
+
+    def _dismissals(self, events: Clicks, against: Array, counted: Array) -> list[Message]:
+        topic, state = self.config.topics.dismissed, self.state
+        row = lambda id_: int(state.rows([id_])[0])  # noqa: E731
+        told = dismissals(events, against, counted, lambda id_: int(state.clicks[row(id_)]) if row(id_) >= 0 else 0)
+        return [
+            Message(topic, one.partition % self._dismissed, one.model_dump_json().encode(), id_.encode())
+            for id_, one in (told if self._dismissed else ())
+        ]
 
     @property
     def window(self) -> int:

@@ -189,8 +189,8 @@ def test_the_least_rights_suffice_for_the_loop_and_missing_topics_are_named(secu
     topics = config.topics
     grant(
         secure.admin,
-        (TOPIC, topics.clicks, READ), (TOPIC, topics.dead_letters, WRITE), (TOPIC, topics.impressions, DESCRIBE),
-        (TOPIC, topics.items, DESCRIBE), (TOPIC, topics.forgotten, READ),
+        (TOPIC, topics.clicks, READ), (TOPIC, topics.dead_letters, WRITE), (TOPIC, topics.dismissed, WRITE),
+        (TOPIC, topics.impressions, DESCRIBE), (TOPIC, topics.items, DESCRIBE), (TOPIC, topics.forgotten, READ),
         *((TOPIC, name, right) for name in (topics.item_signals, topics.query_vectors, topics.item_vectors)
           for right in (READ, WRITE)),
         (GROUP, "least.dat-", READ), (TRANSACTION, "least.dat-", WRITE),
