@@ -116,11 +116,11 @@ class Attributes:
         if condition.on_numbers and field not in self._numbers:
             raise UnknownName.of("field with numbers", field, list(self._numbers))
         if condition.any is not None:
-            met &= np.logical_or.reduce([self._has(field, value) for value in condition.any] or [~met])
-        for value in condition.all or ():
-            met &= self._has(field, value)
-        for value in condition.none or ():
-            met &= ~self._has(field, value)
+            met &= self._has(field, condition.any)
+        for value in dict.fromkeys(condition.all or ()):
+            met &= self._has(field, [value])
+        if condition.none:
+            met &= ~self._has(field, condition.none)
         if condition.on_numbers:
             column = self._numbers[field][: self._rows]
             for bound, compare in (
@@ -131,12 +131,14 @@ class Attributes:
                     met &= compare(column, bound)  # false of NaN
         return met
 
-    def _has(self, field: str, value: str) -> Array:
-        rows = self._categories[field].members(value)
-        if rows is None:
-            raise UnknownName.of(field, value, self._categories[field].values())
+    def _has(self, field: str, values: Sequence[str]) -> Array:
+        """Which rows have any of some values."""
         has = np.zeros(self._rows, bool)
-        has[rows] = True
+        for value in dict.fromkeys(values):
+            rows = self._categories[field].members(value)
+            if rows is None:
+                raise UnknownName.of(field, value, self._categories[field].values())
+            has[rows] = True
         return has
 
 

@@ -19,6 +19,7 @@ from serving.token import Token
 
 _HELD_EACH = 4  # answers that wait for clicks of one query at once
 _CHUNK_ITEMS = 1_000  # items of one request that are computed before others have their turn
+_TURN_ITEMS = 8_000  # that are looked at in one turn, unless one question alone needs more
 
 
 class Overloaded(RuntimeError):
@@ -96,7 +97,7 @@ class RequestBatcher:
         """
         self._check(len(asks))
         answers: list[Answer] = []
-        each = max(1, _CHUNK_ITEMS // max((ask.n for ask in asks), default=1))
+        each = max(1, _CHUNK_ITEMS // max((ask.weight for ask in asks), default=1))
         for at in range(0, len(asks), min(each, self._config.answer_batch)):
             now, loop = time.perf_counter(), asyncio.get_running_loop()
             part = asks[at : at + min(each, self._config.answer_batch)]
@@ -150,10 +151,14 @@ class RequestBatcher:
 
     def _next(self) -> list[Pending]:
         batch: list[Pending] = []
+        weight = 0
         while self._waiting and len(batch) < self._config.answer_batch:
+            if batch and weight + self._waiting[0].ask.weight > _TURN_ITEMS:
+                break
             pending = self._waiting.popleft()
             if not pending.future.done():  # else its caller went away
                 batch.append(pending)
+                weight += pending.ask.weight
         PENDING.set(len(self._waiting))
         return batch
 

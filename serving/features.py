@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
+import numpy as np
 import pyarrow as pa
 from feast import FeatureStore
 from feast.infra.provider import Provider, get_provider
@@ -11,6 +12,7 @@ from feast.protos.feast.types.EntityKey_pb2 import EntityKey
 from feast.protos.feast.types.Value_pb2 import Value
 from feast.type_map import feast_value_type_to_pa, python_values_to_proto_values
 
+_LARGEST = float(np.finfo(np.float32).max)
 Columns = dict[str, list[Any]]
 """``view__feature`` → one value an id, None where nothing is known."""
 
@@ -85,11 +87,20 @@ def checked(given: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> dict[
         several = pa.types.is_list(type_)
         what, kind = kinds.get(type_.value_type if several else type_, ("a value", object))
         values = value if several and isinstance(value, list) else [value]
-        good = all(isinstance(one, kind) and not isinstance(one, bool) for one in values)
+        good = all(isinstance(one, kind) and not isinstance(one, bool) and _fits(one) for one in values)
         if several is not isinstance(value, list) or not good:
             raise NotAFeature(f"features.{name}: must be {f'a list, each {what}' if several else what}")
         features[name] = value
     return features
+
+
+def _fits(value: Any) -> bool:
+    """Whether a store can hold it: text in UTF-8, whole numbers of 64 bits, numbers that are finite as a float32."""
+    if isinstance(value, int):
+        return -(2**63) <= value < 2**63
+    if isinstance(value, float):
+        return abs(value) <= _LARGEST
+    return not isinstance(value, str) or value == value.encode(errors="replace").decode()
 
 
 class SdkWriter:

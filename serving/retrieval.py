@@ -11,11 +11,12 @@ import numpy as np
 from serving.ab.query_vectors import QueryVectors
 from serving.clock import Clock
 from serving.corpus import Corpus
+from serving.dismissed_items import DismissedItems
 from serving.features import Columns
 from serving.filters import Where
 from serving.index.subset import Subset
 from serving.query_state import QueryStates
-from serving.rules import Rules, arranged
+from serving.rules import DEEPEST, Rules, arranged
 from serving.sessions import put_into, session_state
 from serving.snapshot import Snapshot
 
@@ -48,6 +49,11 @@ class Ask:
     details: bool = False
     shown: bool = False
     popular: bool = False
+
+    @property
+    def weight(self) -> int:
+        """How many items are looked at for it, at most."""
+        return self.n if self.rules is None else DEEPEST * (1 + len(self.rules.boosts))
 
 
 @dataclass(slots=True)
@@ -99,12 +105,20 @@ class Retriever:
 
     Args:
         vectors: The a_u of the bundle's queries, where they are not those in the online store.
+        dismissed: What queries have dismissed.
     """
 
-    def __init__(self, snapshot: Snapshot, clock: Clock, vectors: QueryVectors | None = None):
+    def __init__(
+        self,
+        snapshot: Snapshot,
+        clock: Clock,
+        vectors: QueryVectors | None = None,
+        dismissed: DismissedItems | None = None,
+    ):
         self.snapshot = snapshot
         self.clock = clock
         self._vectors = vectors
+        self._dismissed = dismissed
         self.answered = 0
         self.seconds = {"tower": 0.0, "search": 0.0, "answer": 0.0}  # spent so far, by step
 
@@ -131,7 +145,8 @@ class Retriever:
             if ask.like is not None:
                 vectors[k] = snapshot.corpus.index.vectors(snapshot.corpus.rows([ask.like]))[0]
         times.append(time.perf_counter())
-        hits = search(snapshot.corpus, asks, states, vectors, snapshot.bundle.manifest.excludes_seen)
+        away = [self._away(ask, states, k) for k, ask in enumerate(asks)]
+        hits = search(snapshot.corpus, asks, states, vectors, snapshot.bundle.manifest.excludes_seen, away)
         times.append(time.perf_counter())
         ids, answers = snapshot.corpus.ids, []
         for k, (ask, (found, scores)) in enumerate(zip(asks, hits, strict=True)):
@@ -160,6 +175,12 @@ class Retriever:
             answer.took_ms = took
         return answers
 
+    def _away(self, ask: Ask, states: QueryStates, k: int) -> Array | None:
+        """What the query has dismissed; an answer as of the cut knows nothing of it."""
+        if self._dismissed is None or ask.static:
+            return None
+        return self._dismissed.rows(ask.query_id, self.snapshot.corpus, int(states.clicks[k]), states.seen[k])
+
     def _with_sessions(self, asks: Sequence[Ask], columns: Columns | None, as_of: Array) -> Columns | None:
         snapshot = self.snapshot
         sessions = {
@@ -177,18 +198,24 @@ class Retriever:
 
 
 def search(
-    corpus: Corpus, asks: Sequence[Ask], states: QueryStates, vectors: Array, excludes_seen: bool
+    corpus: Corpus,
+    asks: Sequence[Ask],
+    states: QueryStates,
+    vectors: Array,
+    excludes_seen: bool,
+    away: Sequence[Array | None],
 ) -> list[tuple[Array, Array]]:
     """For each question the rows of its top N and their scores: by its vector, or by popularity if nothing is known.
+
+    Args:
+        away: For each question, rows that its query never wants to see.
 
     Raises:
         UnknownName: a filter names what there is not.
     """
     leave_out = [excludes_seen if ask.exclude_seen is None else ask.exclude_seen for ask in asks]
-    exclude = [
-        _excluded(corpus, ask, seen if yes else None)
-        for ask, seen, yes in zip(asks, states.seen, leave_out, strict=True)
-    ]
+    never = [_never(corpus, ask, rows) for ask, rows in zip(asks, away, strict=True)]
+    exclude = [_joined(seen if yes else None, no) for seen, yes, no in zip(states.seen, leave_out, never, strict=True)]
     only = [_allowed(corpus, ask) for ask in asks]
     popular = states.nothing_known & np.array([ask.like is None for ask in asks])
     popular |= np.array([ask.popular for ask in asks])
@@ -210,7 +237,7 @@ def search(
     for k, ask in enumerate(asks):
         if ask.rules is not None:
             find = partial(_find, corpus, None if popular[k] else vectors[k], exclude[k], only[k])
-            hits[k] = arranged(ask.rules, ask.n, corpus, find, only[k])
+            hits[k] = arranged(ask.rules, ask.n, corpus, find, only[k], never[k])
     return hits
 
 
@@ -252,10 +279,14 @@ def because(corpus: Corpus, items: Sequence[str], recent: Array) -> list[str | N
     return [corpus.ids[row] for row in latest[np.argmax(near, axis=1)].tolist()]
 
 
-def _excluded(corpus: Corpus, ask: Ask, seen: Array | None) -> Array | None:
+def _never(corpus: Corpus, ask: Ask, away: Array | None) -> Array | None:
+    """Rows that an answer must not hold, pinned or not."""
     exclude = ask.exclude if ask.like is None else (*ask.exclude, ask.like)
-    named = corpus.rows(exclude) if exclude else None
-    return seen if named is None else named if seen is None else np.concatenate([seen, named])
+    return _joined(away, corpus.rows(exclude) if exclude else None)
+
+
+def _joined(one: Array | None, other: Array | None) -> Array | None:
+    return other if one is None else one if other is None else np.concatenate([one, other])
 
 
 def _allowed(corpus: Corpus, ask: Ask) -> Subset | None:

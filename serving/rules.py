@@ -12,7 +12,8 @@ from serving.index.search import Hits, best_rows
 from serving.index.subset import Subset
 
 Array = np.ndarray
-_MORE, _DEEPEST = 4, 4_000  # so many times the items are looked at where a list falls short, up to so many
+DEEPEST = 4_000  # items are looked at, where a list falls short
+_MORE = 4  # times as many, each time that it does
 Find = Callable[[int, Subset | None], Hits]
 
 
@@ -34,14 +35,18 @@ class Rules:
     max_per_category: int | None = None
 
 
-def arranged(rules: Rules, n: int, corpus: Corpus, find: Find, within: Subset | None) -> Hits:
+def arranged(
+    rules: Rules, n: int, corpus: Corpus, find: Find, within: Subset | None, never: Array | None = None
+) -> Hits:
     """The best n rows under some rules, and their scores, boosts included.
 
     Args:
         find: The best so many rows of those that may be shown, or of a part of them.
         within: The rows that may be shown; None: all. Pinned ones need not be among them.
+        never: Rows that may not be shown, not even pinned ones.
     """
-    pinned = _may_be_shown(corpus, rules.pinned)[:n]
+    pinned = _may_be_shown(corpus, rules.pinned)
+    pinned = (pinned if never is None else pinned[~np.isin(pinned, never)])[:n]
     parts = [(_both(corpus.subset(boost.where), within), boost.by) for boost in rules.boosts]
     room, asked = n - len(pinned), n + len(pinned)
     while True:
@@ -57,11 +62,11 @@ def arranged(rules: Rules, n: int, corpus: Corpus, find: Find, within: Subset | 
         if rules.max_per_category is not None:
             chosen = _few_of_each(corpus, rows, pinned, rules.max_per_category, room)
             rows, scores = rows[chosen], scores[chosen]
-        if len(rows) >= room or len(found[0][0]) < asked or asked >= _DEEPEST:
+        if len(rows) >= room or len(found[0][0]) < asked or asked >= DEEPEST:
             top = scores[0] if len(scores) else 0.0
             first_scores = np.full(len(pinned), top)
             return np.concatenate([pinned, rows[:room]]), np.concatenate([first_scores, scores[:room]])
-        asked *= _MORE
+        asked = min(_MORE * asked, DEEPEST)
 
 
 def _may_be_shown(corpus: Corpus, ids: Sequence[str]) -> Array:

@@ -6,7 +6,9 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, astuple, dataclass
 
+from feature_repo.limits import LATEST_MS
 from serving.ab.impressions import Impression
+from serving.outside_json import read_json
 
 
 class NotAnAnswerId(ValueError):
@@ -39,12 +41,13 @@ class AnswerId:
         NotAnAnswerId: it is none.
         """
         try:
-            values = json.loads(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
+            values = read_json(base64.urlsafe_b64decode(text.encode() + b"=" * (-len(text) % 4)))
             made = cls(*values, *[None] * (8 - len(values)))
         except (binascii.Error, ValueError, TypeError) as error:
             raise NotAnAnswerId("this is not the id of an answer") from error
         kinds = (str, int, int, str, str, str | None, str | None, str | None)
-        if not all(isinstance(value, kind) for value, kind in zip(astuple(made), kinds, strict=True)):
+        of_kind = all(isinstance(value, kind) for value, kind in zip(astuple(made), kinds, strict=True))
+        if not of_kind or not all(0 <= time < LATEST_MS for time in (made.served, made.at)):
             raise NotAnAnswerId("this is not the id of an answer")
         return made
 

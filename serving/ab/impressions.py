@@ -6,9 +6,10 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from kafka import TopicPartition
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from feature_repo.event_rule import EventRule
+from feature_repo.limits import LATEST_MS
 from model.click import Click
 from model.settings.updater import KafkaConnection
 from streaming.kafka.changelog import read_range
@@ -52,8 +53,8 @@ class Impression(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="ignore")
     query_id: str
-    at: int
-    served: int
+    at: int = Field(ge=0, lt=LATEST_MS)
+    served: int = Field(ge=0, lt=LATEST_MS)
     items: list[str]
     bundle: str
     source: str
@@ -76,7 +77,7 @@ def read_clicks(connection: KafkaConnection, since_ms: int, rule: EventRule) -> 
         {
             **click.model_dump(include={"query_id", "item_id", "event_time"}),
             "arrived": record.timestamp,
-            "answer_id": (click.context or {}).get("answer_id"),
+            "answer_id": answer_id if isinstance(answer_id := (click.context or {}).get("answer_id"), str) else None,
         }
         for record, click in _read(connection, connection.topics.clicks, Click, since_ms)
         if rule.weight(click.event_type, click.value) > 0

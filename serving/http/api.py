@@ -5,9 +5,9 @@ import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import TypeVar
 
-from fastapi import Depends, FastAPI, Query, Request, Response
+from fastapi import Depends, FastAPI, Request, Response
 from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
@@ -125,7 +125,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
             value=body.value,
             context=context,
         )
-        token = await service.clicks.post(event)
+        token = await service.post(event)
         return schemas.ClickOut(event_id=event.event_id, event_time=event.event_time, token=str(token))
 
     @app.post("/v1/impressions", response_model=schemas.Accepted, status_code=202, tags=["clicks"])
@@ -134,20 +134,22 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
         service.impressions.note(AnswerId.parse(body.answer_id).impression(body.query_id, body.items))
         return schemas.Accepted()
 
-    @app.get("/v1/queries", response_model=schemas.Queries, tags=["queries"])
-    async def queries(
-        limit: Annotated[schemas.Whole, Query(ge=1, le=1000)] = 50,
-        prefix: Annotated[str, Query(max_length=256, description="Only ids that begin so.")] = "",
-    ) -> schemas.Queries:
-        """Some query ids to try, those with the latest clicks first."""
-        return schemas.Queries(query_ids=list(service.query_ids(limit, prefix)))
+    of_queries = described(schemas.QueriesIn)
 
-    @app.get("/v1/queries/{query_id:path}/clicks", response_model=list[schemas.HistoryItem], tags=["queries"])
-    async def history(
-        query_id: PathId, n: Annotated[schemas.Whole, Query(ge=1, le=1000)] = 20
-    ) -> list[schemas.HistoryItem]:
+    @app.get("/v1/queries", response_model=schemas.Queries, tags=["queries"], openapi_extra=of_queries)
+    def queries(request: Request) -> schemas.Queries:  # in a thread: of a million ids it takes a while
+        """Some query ids to try, those with the latest clicks first."""
+        asked = read_parameters(schemas.QueriesIn, request)
+        return schemas.Queries(query_ids=list(service.query_ids(asked.limit, asked.prefix)))
+
+    @app.get(
+        "/v1/queries/{query_id:path}/clicks", response_model=list[schemas.HistoryItem], tags=["queries"],
+        openapi_extra=described(schemas.HistoryIn),
+    )  # fmt: skip
+    async def history(query_id: PathId, request: Request) -> list[schemas.HistoryItem]:
         """A query's latest clicked items, newest first, as the stream has them."""
-        items, corpus = await service.history(query_id, n), service.snapshot.corpus
+        asked = read_parameters(schemas.HistoryIn, request)
+        items, corpus = await service.history(query_id, asked.n), service.snapshot.corpus
         titles = await service.catalogue.titles(corpus, items)
         rows = {id_: corpus.row(id_) for id_ in items}
         return [

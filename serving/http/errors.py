@@ -1,5 +1,6 @@
 """Every error as ``{code, message}`` with one sentence for people."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any
 
 from fastapi import FastAPI, Request
@@ -41,9 +42,15 @@ class NotFound(Exception):
     """Nobody knows this. The message says what."""
 
 
-def error(status: int, code: str, message: str, retry_after_s: int | None = None) -> JSONResponse:
-    headers = {"Retry-After": str(retry_after_s)} if retry_after_s else None
-    return JSONResponse({"code": code, "message": message}, status, headers)
+def error(
+    status: int,
+    code: str,
+    message: str,
+    retry_after_s: int | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    retry = {"Retry-After": str(retry_after_s)} if retry_after_s else {}
+    return JSONResponse({"code": code, "message": message}, status, {**(headers or {}), **retry})
 
 
 def handle_errors(app: FastAPI) -> None:
@@ -56,8 +63,11 @@ def handle_errors(app: FastAPI) -> None:
         app.add_exception_handler(kind, handle)
 
     @app.exception_handler(RequestValidationError)
-    async def invalid(_: Request, problem: RequestValidationError) -> JSONResponse:
+    async def invalid(request: Request, problem: RequestValidationError) -> JSONResponse:
         first = problem.errors()[0]
+        if first["loc"] == ("body",) and isinstance(first.get("input"), bytes):
+            given = request.headers.get("content-type", "none")
+            return error(422, "not-valid", f"body: the Content-Type must be application/json; it is {given[:100]}.")
         where = ".".join(str(part) for part in first["loc"])
         return error(422, "not-valid", f"{where}: {first['msg']}")
 
@@ -69,7 +79,8 @@ def handle_errors(app: FastAPI) -> None:
                     raise reason
             return error(422, "not-valid", "body: is not JSON.")
         names = {404: "not-found", 405: "not-allowed"}
-        return error(problem.status_code, names.get(problem.status_code, "refused"), str(problem.detail))
+        code = names.get(problem.status_code, "refused")
+        return error(problem.status_code, code, str(problem.detail), headers=problem.headers)
 
     says(NotValid, 422, "not-valid")
     says(NotAFeature, 422, "not-valid")

@@ -11,7 +11,7 @@ import re
 import secrets
 import time
 from collections.abc import Iterable
-from urllib.parse import urlsplit
+from urllib.parse import unquote_to_bytes, urlsplit
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -100,6 +100,9 @@ class Gate:
                 await _preflight(sending)
                 return
             self._check_key(headers, method, path, scope)
+            _check_path(scope)
+            if b"range" in headers:  # no part of an answer is given alone
+                scope = {**scope, "headers": [one for one in scope["headers"] if one[0] != b"range"]}
             if method == "HEAD":
                 scope = {**scope, "method": "GET"}
             if method in ("POST", "PUT", "PATCH"):
@@ -140,7 +143,7 @@ class Gate:
         if self._hosts and name not in self._hosts and not probe:
             raise Refused(421, "wrong-host", "The service has another host name; the setting `hosts` lists its names.")
         origin = headers.get(b"origin", b"").decode("latin-1")
-        foreign = origin and origin not in self._origins and urlsplit(origin).netloc.lower() != host
+        foreign = origin and origin not in self._origins and _host_of(origin) != host
         if foreign and method not in ("GET", "HEAD", "OPTIONS"):
             raise Refused(403, "wrong-origin", "Pages of this origin may not write; see the setting `cors_origins`.")
 
@@ -154,7 +157,8 @@ class Gate:
         key: ApiKey | None = None
         caller = (scope.get("client") or ("?",))[0]
         if self._keys:
-            given = headers.get(b"x-api-key") or headers.get(b"authorization", b"").removeprefix(b"Bearer ")
+            scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
+            given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else scheme)
             key = self._keys.get(_digest(given.decode("latin-1")))
             if key is None:
                 challenge = [(b"www-authenticate", b"X-API-Key")]
@@ -210,6 +214,23 @@ class Gate:
         return bounded
 
 
+def _host_of(origin: str) -> str | None:
+    try:
+        return urlsplit(origin).netloc.lower()
+    except ValueError:  # not what a browser says
+        return None
+
+
+def _check_path(scope: Scope) -> None:
+    """Raises:
+    Refused: other bytes would all stand for the same replacement characters, as one id.
+    """
+    try:
+        unquote_to_bytes(scope["raw_path"]).decode()
+    except UnicodeDecodeError:
+        raise Refused(422, "not-valid", "path: is not UTF-8, percent-encoded.") from None
+
+
 _ID = re.compile(rb"[\w.:@/+=-]{1,128}")
 
 
@@ -244,7 +265,7 @@ def _digest(key: str) -> bytes:
 async def _preflight(send: Send) -> None:
     headers = [
         (b"access-control-allow-methods", b"GET, POST, PUT, PATCH, DELETE"),
-        (b"access-control-allow-headers", b"Content-Type, X-API-Key, Authorization"),
+        (b"access-control-allow-headers", b"Content-Type, X-API-Key, Authorization, X-Request-ID"),
         (b"access-control-max-age", b"600"),
     ]
     await send({"type": "http.response.start", "status": 204, "headers": headers})

@@ -82,7 +82,7 @@ def item_routes(service: Service) -> APIRouter:
         await say({item_id: record(body)})
         return await show(item_id)
 
-    @router.patch("/items/{item_id:path}", response_model=schemas.ItemOut, responses=MISSING)
+    @router.patch("/items/{item_id:path}", response_model=schemas.ItemOut)
     async def patch_item(item_id: PathId, body: schemas.ItemPatch) -> schemas.ItemOut:
         """Say something else of an item: what is left out stays. A feature that is null is taken away."""
         said = body.model_dump(exclude_unset=True, exclude={"features"})

@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Sequence
 
 from serving.http.fast_path import NotValid
+from serving.outside_json import read_json
 
 _ITEMS = 1_000  # on all pages together
 LONGEST = 65_536  # of a token
@@ -32,7 +33,7 @@ def shown_by(token: str) -> list[str]:
     try:
         packed = base64.urlsafe_b64decode(token.encode() + b"=" * (-len(token) % 4))
         unpack = zlib.decompressobj()
-        shown = json.loads(unpack.decompress(packed, 300 * _ITEMS))
+        shown = read_json(unpack.decompress(packed, 300 * _ITEMS))
     except (binascii.Error, ValueError, zlib.error) as error:
         raise NotValid("next: is not the `next` of an answer.") from error
     if not isinstance(shown, list) or len(shown) > _ITEMS or not all(isinstance(id_, str) for id_ in shown):

@@ -2,6 +2,9 @@
 
 import numpy as np
 from fastapi import APIRouter, Request, Response
+from fastapi.routing import APIRoute
+from starlette.routing import Match
+from starlette.types import Scope
 
 from serving.http import schemas
 from serving.http.asking import described, finish, read_parameters, to_ask
@@ -11,9 +14,17 @@ from serving.service import Service
 _SIMILAR = described(schemas.PlainIn)
 
 
+class _Placement(APIRoute):
+    """An item's id may end in ``/similar`` itself, with the slash percent-encoded."""
+
+    def matches(self, scope: Scope) -> tuple[Match, Scope]:
+        ours = not self.path.endswith("/similar") or scope["raw_path"].endswith(b"/similar")
+        return super().matches(scope) if ours else (Match.NONE, {})
+
+
 def placement_routes(service: Service) -> APIRouter:
     """``/v1/items/{id}/similar`` and ``/v1/sessions``."""
-    router = APIRouter(prefix="/v1", tags=["retrieval"])
+    router = APIRouter(prefix="/v1", tags=["retrieval"], route_class=_Placement)
 
     @router.get(
         "/items/{item_id:path}/similar", response_model=schemas.RetrieveOut, responses=MISSING, openapi_extra=_SIMILAR

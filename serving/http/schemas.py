@@ -1,6 +1,5 @@
 """What goes over HTTP, and what of it is refused."""
 
-import json
 from typing import Annotated, Any
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
@@ -8,6 +7,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 from model.click import EARLIEST_MS, LATEST_MS
 from serving.filters import Value, Where
 from serving.http.pages import LONGEST
+from serving.outside_json import read_json
 
 
 def _whole(value: Any) -> Any:
@@ -58,7 +58,9 @@ class RetrieveOptions(_Strict):
     )
     max_per_category: Whole | None = Field(None, ge=1, description="At most so many items of one category.")
     pinned: list[Id] | None = Field(
-        None, max_length=100, description="These first, in this order, whatever filters say; hidden ones are left out."
+        None,
+        max_length=100,
+        description="These first, in this order, whatever filters say; not those hidden, excluded or dismissed.",
     )
     paged: bool = Field(False, description="Give the answer's `next`, to ask for what comes after it.")
     next: Annotated[str, Field(max_length=LONGEST)] | None = Field(
@@ -70,7 +72,7 @@ class RetrieveOptions(_Strict):
 
 def _json(value: Any) -> Any:
     try:
-        return json.loads(value) if isinstance(value, str) else value
+        return read_json(value) if isinstance(value, str) else value
     except ValueError:
         raise ValueError("is not JSON") from None
 
@@ -157,7 +159,7 @@ class ClickIn(_Strict):
     event_type: Id | None = Field(
         None,
         description="What happened, by the names of the dataset card. One that the card does not count as a click is "
-        "kept in the log and moves no vector.",
+        "kept in the log and moves no vector; one against the item leaves it out of the query's answers.",
     )
     value: float | None = Field(None, description="How much: a rating, a price, seconds watched.")
     answer_id: AnswerId | None = Field(None, description="Of the answer that showed the item.")
@@ -178,6 +180,15 @@ class ImpressionIn(_Strict):
     items: list[Id] = Field(
         min_length=1, max_length=1_000, description="What was seen, in the answer's order, from the top."
     )
+
+
+class QueriesIn(_Strict):
+    limit: Whole = Field(50, ge=1, le=1000)
+    prefix: str = Field("", max_length=256, description="Only ids that begin so.")
+
+
+class HistoryIn(_Strict):
+    n: Whole = Field(20, ge=1, le=1000)
 
 
 class Accepted(BaseModel):

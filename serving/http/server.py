@@ -14,20 +14,23 @@ from serving.http.api import create_app
 from serving.service import Service
 
 _KEEP_ALIVE_S = 60  # clients that keep connections for less never take up one that is being closed
+_FRAMING = 10  # times the largest body: as much as it may be on the wire, in chunks of a few bytes
 _END_S = 3  # for requests that are still under way when the door is closed
 
 
 class TimedProtocol(HttpToolsProtocol):
-    """Closes connections that do not bring a request's head in time, and those that are too many."""
+    """Closes connections that do not bring a request's head in time or bring too much, and those that are too many."""
 
     receive_timeout_s: float
     max_connections: int
+    max_bytes: int
+    _read = 0  # of the request that is being received
     _late: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         if len(self.connections) > self.max_connections:
-            self._say(503, "busy", "Too many connections.")
+            self._say(503, "busy", "Too many connections.", "retry-after: 1\r\n")
         else:
             self._wait()
 
@@ -35,8 +38,17 @@ class TimedProtocol(HttpToolsProtocol):
         self._received()
         super().connection_lost(exc)
 
+    def data_received(self, data: bytes) -> None:
+        self._read += len(data)
+        super().data_received(data)
+        if self._late is not None and self._read > self.max_bytes:
+            self._say(431, "too-large", f"A request's head must not be larger than {self.max_bytes} bytes.")
+        elif self._read > _FRAMING * self.max_bytes:  # trailers, or a body that nobody reads
+            self.transport.close()
+
     def on_message_begin(self) -> None:
         super().on_message_begin()
+        self._read = 0
         self._wait()
 
     def on_headers_complete(self) -> None:
@@ -57,12 +69,12 @@ class TimedProtocol(HttpToolsProtocol):
             self._late.cancel()
             self._late = None
 
-    def _say(self, status: int, code: str, message: str) -> None:
+    def _say(self, status: int, code: str, message: str, headers: str = "") -> None:
         if self.transport.is_closing():
             return
         body = json.dumps({"code": code, "message": message})
         head = f"HTTP/1.1 {status} -\r\ncontent-type: application/json\r\ncontent-length: {len(body)}\r\n"
-        self.transport.write(f"{head}connection: close\r\n\r\n{body}".encode())
+        self.transport.write(f"{head}{headers}connection: close\r\n\r\n{body}".encode())
         self.transport.close()
 
 
@@ -72,7 +84,11 @@ class Server(uvicorn.Server):
 
     def __init__(self, service: Service, hosts: tuple[str, ...] = (), **options: Any):
         settings = service.config
-        limits = {"receive_timeout_s": settings.receive_timeout_s, "max_connections": settings.max_connections}
+        limits = {
+            "receive_timeout_s": settings.receive_timeout_s,
+            "max_connections": settings.max_connections,
+            "max_bytes": settings.max_body_bytes,
+        }
         config = uvicorn.Config(
             create_app(service, hosts),
             http=type("Protocol", (TimedProtocol,), limits),

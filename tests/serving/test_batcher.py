@@ -10,6 +10,7 @@ from model.settings.serving import ServingConfig
 from serving.batcher import Closed, Overloaded, RequestBatcher
 from serving.online_store import StoreDown
 from serving.retrieval import Answer, Ask
+from serving.rules import Boost, Rules
 from serving.token import Token
 
 
@@ -53,6 +54,24 @@ def test_what_comes_in_during_a_read_is_answered_together():
 
     asyncio.run(run())
     assert answerer.batches == [8, 8, 4]
+
+
+def test_a_turn_is_shorter_where_each_question_looks_at_more_items():
+    """Rules may look at thousands of items each: 32 of them in one turn held everybody up for seconds."""
+    answerer = Slow()
+
+    async def run() -> None:
+        batcher = made(answerer)
+        few_of_each = Rules(max_per_category=1)
+        boosted = Rules(boosts=(Boost({}, 0.1),) * 9)
+        asks = [Ask(f"q{k}", n=10, rules=few_of_each) for k in range(5)] + [Ask("q5", n=10, rules=boosted)]
+        asks += [Ask(f"q{k}", n=10) for k in range(6, 12)]
+        answers = await asyncio.gather(*map(batcher.retrieve, asks))
+        assert [answer.query_id for answer in answers] == [f"q{k}" for k in range(12)]
+        await batcher.retrieve_many([Ask(f"q{k}", n=1, rules=few_of_each) for k in range(3)])
+
+    asyncio.run(run())
+    assert answerer.batches == [2, 2, 1, 1, 6, 1, 1, 1]
 
 
 def test_one_question_that_fails_costs_the_others_of_its_batch_nothing():

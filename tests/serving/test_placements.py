@@ -98,3 +98,19 @@ def test_pages_hold_nothing_twice_and_end_where_everything_was_shown(running: Ru
     assert "next" not in running.client.get("/v1/retrieve?query_id=q3&n=9").json()
     for wrong in ("!", "abc", "eJwDAAAAAAE"):
         assert running.client.get("/v1/retrieve", params={"query_id": "q3", "next": wrong}).status_code == 422
+
+
+def test_a_list_that_cannot_be_filled_looks_at_four_thousand_items_and_no_more():
+    from types import SimpleNamespace
+
+    from serving.rules import Rules, arranged
+
+    asked = []
+
+    def find(n: int, part: object) -> tuple[np.ndarray, np.ndarray]:
+        asked.append(n)
+        return np.arange(n), -np.arange(n, dtype=float)
+
+    corpus = SimpleNamespace(rows=lambda ids: np.empty(0, np.int64), category_of=lambda row: ("the only one",))
+    rows, _ = arranged(Rules(max_per_category=1), 10, corpus, find, None)
+    assert rows.tolist() == [0] and asked == [10, 40, 160, 640, 2560, 4000]
