@@ -176,12 +176,14 @@ class QueryStage:
         return BatchResult(messages, update, len(clicks), kinds, repeated, uncounted, read, arrived)
 
     def _dismissals(self, events: Clicks, against: Array, counted: Array) -> list[Message]:
-        topic, state = self.config.topics.dismissed, self.state
-        row = lambda id_: int(state.rows([id_])[0])  # noqa: E731
-        told = dismissals(events, against, counted, lambda id_: int(state.clicks[row(id_)]) if row(id_) >= 0 else 0)
+        def clicks_of(query_id: str) -> int:
+            row = int(self.state.rows([query_id])[0])
+            return int(self.state.clicks[row]) if row >= 0 else 0
+
+        topic = self.config.topics.dismissed
         return [
-            Message(topic, one.partition % self._dismissed, one.model_dump_json().encode(), id_.encode())
-            for id_, one in (told if self._dismissed else ())
+            Message(topic, one.partition % self._dismissed, one.model_dump_json().encode(), query_id.encode())
+            for query_id, one in (dismissals(events, against, counted, clicks_of) if self._dismissed else ())
         ]
 
     @property
