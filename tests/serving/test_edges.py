@@ -190,6 +190,6 @@ def test_a_head_that_is_too_large_is_refused_and_one_with_a_long_list_is_not(run
     _, said = flood(running, *FLOODS["one header"], megabytes=0.6)
     # Whoever still writes when the door is closed may not get to read why.
     assert said == b"" or said.startswith(b"HTTP/1.1 431")
-    many = [f"not-there-{'x' * 100}-{k}" for k in range(1_000)]
+    many = [f"not-there-{'x' * 100}-{k}" for k in range(500)]
     reply = running.client.get("/v1/retrieve", params={"query_id": "q0", "n": 3, "exclude": many})
     assert reply.status_code == 200 and len(reply.json()["items"]) == 3
