@@ -98,5 +98,15 @@ def explain(error: BaseException) -> str | None:
         return "the disk is full: free some space or give another folder with --home"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"
+    if isinstance(error, ModuleNotFoundError) and error.name and error.name.split(".")[0] not in FOLDERS:
+        return f"{error.name} is not installed here: a plain installation or the night's image has what this verb needs"
     folder = type(error).__module__.split(".")[0]
+    if folder == "kafka":
+        from kafka import errors as kafka
+
+        from cli.logs import kafka_cause
+
+        away = kafka.KafkaConnectionError, kafka.KafkaTimeoutError, kafka.SaslAuthenticationFailedError
+        if isinstance(error, (*away, kafka.AuthorizationError)):
+            return f"Kafka does not answer ({kafka_cause(error)}): start it, or give --bootstrap"
     return str(error) if folder in FOLDERS else None

@@ -21,7 +21,7 @@ FRESHNESS = Histogram(
 )
 ERRORS = Counter("dat_errors", "Errors that interrupted a member or set a record aside", ["stage", "error"])
 LAG = Gauge("dat_stage_lag_records", "Records that a stage's group has yet to commit", ["stage", "partition"])
-LAST_COMMIT = Gauge("dat_stage_last_commit_timestamp_seconds", "When this process last committed a batch", ["stage"])
+LAST_COMMIT = Gauge("dat_stage_last_commit_timestamp_seconds", "When this process last committed, or began", ["stage"])
 LAST_FOLDED = Gauge("dat_last_folded_click_timestamp_seconds", "When the last click that was folded arrived", ["stage"])
 LAST_ONLINE = Gauge("dat_online_last_write_timestamp_seconds", "When this process last wrote to the online store")
 RESTORE = Histogram("dat_restore_seconds", "Restoring partitions", ["stage"], buckets=(0.1, 0.5, 1, 5, 10, 30, 60, 300))

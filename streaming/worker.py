@@ -105,6 +105,7 @@ class Worker:
         Raises:
             WorkerError: another process runs under the same instance name, or the state cannot be restored.
         """
+        metrics.LAST_COMMIT.labels(self.stage.name).set_to_current_time()  # one that never commits is late, too
         pause = 0.1
         while not self.stop.is_set():
             began = time.monotonic()

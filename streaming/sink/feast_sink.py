@@ -108,6 +108,7 @@ class FeastSink:
         Raises:
             WorkerError: another process runs under the same instance name.
         """
+        metrics.LAST_COMMIT.labels(self.role).set_to_current_time()
         while not self.stop.is_set():
             try:
                 self.session()
@@ -294,7 +295,8 @@ class FeastSink:
                 pause = min(2 * pause, self.config.retry_max_s)
             else:
                 metrics.ONLINE_ROWS.inc(rows)
-                metrics.LAST_ONLINE.set(time.time())
+                metrics.LAST_ONLINE.set_to_current_time()
+                metrics.LAST_COMMIT.labels(self.role).set_to_current_time()
                 return True
 
 

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from cli.main import explain
+from devstack.chaos.proxy import free_port
 from tests.cli.conftest import Run
 from tests.market import write_market
 
@@ -31,6 +33,20 @@ def test_a_port_in_use(run: Run, tmp_path: Path):
         assert f"port {port} is in use" in run("demo", "--once", "--home", tmp_path / "home", "--port", port).sentence
         serve = run("serve", "--home", tmp_path, "--port", port)
         assert serve.status == 2 and f"cannot listen on 127.0.0.1:{port}" in serve.sentence
+
+
+def test_no_kafka(run: Run, tmp_path: Path):
+    said = run(
+        "dead-letters", "--home", tmp_path, "--bootstrap", f"127.0.0.1:{free_port()}",
+        DAT_UPDATER__CONNECT_TIMEOUT_MS="500",
+    ).sentence  # fmt: skip
+    assert "Kafka does not answer" in said
+
+
+def test_a_verb_that_needs_more_than_the_day_has_installed():
+    said = explain(ModuleNotFoundError("No module named 'pyspark.sql'", name="pyspark.sql"))
+    assert said and "pyspark.sql is not installed here" in said
+    assert explain(ModuleNotFoundError("No module named 'model.gone'", name="model.gone")) is None
 
 
 def test_a_dataset_folder_that_is_not_there(run: Run, tmp_path: Path):

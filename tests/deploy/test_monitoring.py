@@ -5,10 +5,13 @@ import shutil
 from pathlib import Path
 
 import pytest
+import typer.main
 import yaml
 from prometheus_client import REGISTRY as DAY
 
+from cli.main import build
 from deploy import dashboards
+from model.settings.settings import Settings
 from serving.metrics import REGISTRY as ANSWER
 from spark_jobs.night_metrics import NightMetrics
 from streaming import metrics as _day  # noqa: F401 — fills the default registry
@@ -61,6 +64,19 @@ def test_each_alert_leads_to_its_part_of_the_runbook():
         assert rule["alert"] in heads and rule["annotations"]["summary"]
         assert rule["labels"]["severity"] in ("page", "ticket")
     assert [head for head in heads if head in {rule["alert"] for rule in ALERTS}] == [rule["alert"] for rule in ALERTS]
+
+
+def test_commands_and_settings_of_the_runbook_are_those_that_there_are():
+    text, verbs = (ROOT / "docs" / "runbook.md").read_text(), typer.main.get_command(build()).commands
+    commands = [found.split() for found in re.findall(r"(?:`|-- |^)dat\s([a-z][^`#\n]*)", text, re.M)]
+    assert len(commands) >= 15
+    for verb, *words in commands:
+        command = verbs[verb]
+        if words:  # not a mere mention
+            command.make_context(verb, words)
+    for part, name in re.findall(r"`(serving|updater|night)\.([a-z_]+)\*?`", text):
+        fields = Settings.model_fields[part].annotation.model_fields
+        assert any(field.startswith(name) for field in fields), f"{part}.{name}"
 
 
 def test_promtool_takes_the_rules_and_each_fires_when_it_should(tmp_path: Path):

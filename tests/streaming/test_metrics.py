@@ -47,7 +47,8 @@ def test_metrics_tell_what_was_done(kafka, tmp_path):
         after = get(f"{url}/metrics")[1]
     assert 'dat_bundle{version="metrics-1"} 1.0' in after
     for name in (
-        "dat_stage_last_commit_timestamp_seconds",
+        'dat_stage_last_commit_timestamp_seconds{stage="query"}',
+        'dat_stage_last_commit_timestamp_seconds{stage="feast"}',
         "dat_commit_seconds_count",
         "dat_freshness_seconds_count",
         "dat_online_rows_total",
