@@ -35,17 +35,21 @@ def check(
         report = check_dataset(chosen, folder, settings.night.rules.max_invalid)
     if json_file:
         json_file.write_text(report.model_dump_json(indent=2))
-    _show(report)
+    _show(report, chosen.clicks.events)
 
 
-def _show(report: "DatasetReport") -> None:
+def _show(report: "DatasetReport", events: dict[str, float]) -> None:
     from rich.table import Table
 
     lines = {"rows": report.tell(), "queries": f"{report.queries:,}", "items": f"{report.items:,}"}
     if report.first:
         lines["time"] = f"{report.first} to {report.last}, {len(report.days)} days with clicks"
     if report.types:
-        lines["types"] = ", ".join(f"{name} {count:,}" for name, count in list(report.types.items())[:8])
+        lines["types"] = ", ".join(
+            f"{name} {count:,}{_weight(events.get(name, 1))}" for name, count in list(report.types.items())[:8]
+        )
+    if report.clicks != report.rows:
+        lines["clicks"] = f"{report.clicks:,}: the other rows land in the lake, and nothing learns from them"
     if report.unknown_items is not None:
         lines["items unknown"] = f"{report.unknown_items:,} clicks are on items that the catalogue lacks"
     for side, catalogue in report.catalogues.items():
@@ -67,6 +71,11 @@ def _show(report: "DatasetReport") -> None:
         console.print(rows)
     for problem in report.problems:
         console.print(f"[yellow]![/] {problem}", soft_wrap=True)
+
+
+def _weight(weight: float) -> str:
+    """What to say of a type that is no click."""
+    return "" if weight > 0 else " (against the item)" if weight < 0 else " (weighs 0)"
 
 
 @data.command()

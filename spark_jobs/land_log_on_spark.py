@@ -116,6 +116,7 @@ def _together(files: list[Facts], once: DataFrame, card: DatasetCard) -> Facts:
         by_reason=dict(by_reason),
         wrong=[time for facts in files for time in facts.wrong],
         keyless=next((facts.keyless for facts in files if facts.keyless), None),
+        ragged=next((facts.ragged for facts in files if facts.ragged), None),
         merged=by_reason[0] - total[0],
         queries=total[1],
         items=total[2],

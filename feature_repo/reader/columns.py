@@ -2,7 +2,7 @@
 
 from feature_repo.card import CardError
 from feature_repo.reader.tables import Column
-from feature_repo.reader.text import literal
+from feature_repo.reader.text import literal, literals
 
 PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "d": 86_400_000.0, "position": 1e3}
 WORDED = (
@@ -15,6 +15,12 @@ _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMAL
     "INTEGER",
     "UINTEGER",
 }
+_NEXT = "[89AB][0-9A-F]"
+_UTF8 = (
+    f"([2-6][0-9A-F]|7[0-9A-E]|(C[2-9A-F]|D[0-9A-F]){_NEXT}|E0[AB][0-9A-F]{_NEXT}|E[1-9A-CEF]{_NEXT}{_NEXT}|"
+    f"ED[89][0-9A-F]{_NEXT}|F0[9AB][0-9A-F]{_NEXT}{_NEXT}|F[123]{_NEXT}{_NEXT}{_NEXT}|F48[0-9A-F]{_NEXT}{_NEXT})*"
+)
+"""Hexadecimal digits of text without control characters."""
 _NESTED = ("STRUCT", "MAP", "UNION")
 
 
@@ -44,16 +50,27 @@ def text(column: Column, nulls: list[str]) -> str:
         cases = f"WHEN 'DOUBLE' THEN {number} WHEN 'ARRAY' THEN {nested} WHEN 'OBJECT' THEN {nested}"
         value = f"CASE json_type({value}) {cases} ELSE {value} ->> '$' END"
     elif kind == "BLOB":
-        value = f"decode({value})"
+        value = _text_or_bytes(value)
     elif kind != "VARCHAR":
         return f"{value}::VARCHAR"
     return without(value, nulls)
 
 
+def _text_or_bytes(value: str) -> str:
+    """Bytes as the text that they are, or else as a UUID or as hexadecimal digits.
+
+    A UUID is hardly ever UTF-8 without control characters by chance. DuckDB's own ``decode`` stops at bytes that are no
+    text, is slow where it may fail, and writes over its argument where it replaces them.
+    """
+    digits = f"hex({value})"
+    bytes_ = f"CASE octet_length({value}) WHEN 16 THEN CAST({digits} AS UUID)::VARCHAR ELSE lower({digits}) END"
+    return f"CASE WHEN regexp_full_match({digits}, '{_UTF8}') THEN decode({value}) ELSE {bytes_} END"
+
+
 def without(value: str, nulls: list[str]) -> str:
     """Text that is null where it is one of some words."""
-    words = ", ".join(literal(word) for word in nulls)
-    return f"CASE WHEN {value} NOT IN ({words}) THEN {value} END" if words else value
+    # For a long IN, DuckDB plans a join, in a time that grows with the cube of the columns.
+    return f"CASE WHEN NOT list_contains({literals(nulls)}, {value}) THEN {value} END" if nulls else value
 
 
 def _whole(number: str) -> str:
@@ -90,8 +107,7 @@ def words(column: Column, separator: str, nulls: list[str]) -> str:
         items = f"list_transform({column.sql}, word -> {text(Column('word', column.type.rsplit('[', 1)[0]), [])})"
     else:
         items = f"string_split({text(column, nulls)}, {literal(separator)})"
-    empty = ", ".join(literal(word) for word in nulls) or "''"
-    return f"coalesce(list_filter({items}, word -> word NOT IN ({empty})), [])"
+    return f"coalesce(list_filter({items}, word -> NOT list_contains({literals(nulls or [''])}, word)), [])"
 
 
 def time_ms(column: Column, unit: str, zone: str, nulls: list[str]) -> str:

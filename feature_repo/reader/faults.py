@@ -37,12 +37,14 @@ class Faults(BaseModel):
     """What was not kept.
 
     by_reason: rows by the number of the reason, 0 for those that are kept or repeat one · wrong: the first wrong times
-    · keyless: what to say if nothing could be kept because no object has a key that the card names.
+    · keyless: what to say if nothing could be kept because no object has a key that the card names · ragged: what to
+    say if most lines of text could not be divided into the columns.
     """
 
     by_reason: dict[int, int]
     wrong: list[WrongTime]
     keyless: str | None
+    ragged: str | None
 
 
 def latest_ms() -> int:
@@ -64,8 +66,8 @@ def malformed_lines(sql: duckdb.DuckDBPyConnection) -> int:
 
 
 def refuse(card: DatasetCard, faults: Faults) -> None:
-    """Stop where a log is of no use: most of its times are none in the unit that the card says, or a key is in none of
-    its objects.
+    """Stop where a log is of no use: most of its times are none in the unit that the card says, most lines have other
+    columns than it says, or a key is in none of its objects.
 
     Raises:
         CardError: what is wrong, with the first row that shows it, and what would be right.
@@ -73,16 +75,39 @@ def refuse(card: DatasetCard, faults: Faults) -> None:
     good = faults.by_reason.get(0, 0)
     if not good and faults.keyless:
         raise CardError(faults.keyless)
-    if sum(faults.by_reason.get(reason, 0) for reason in WRONG) <= good:
-        return
+    if faults.ragged:
+        raise CardError(faults.ragged)
+    if sum(faults.by_reason.get(reason, 0) for reason in WRONG) > good:
+        raise CardError(wrong_times(card, faults, always=True))
+
+
+def wrong_times(card: DatasetCard, faults: Faults, always: bool = False) -> str | None:
+    """What the first wrong time is, and in which unit it would be one.
+
+    Args:
+        always: Say it also where no other unit fits.
+    """
+    if not faults.wrong:
+        return None
     first, unit = faults.wrong[0], card.clicks.time_unit
     would = "is none" if first.ms is None else f"would be in {units.moment(first.ms)}"
     with duckdb.connect() as sql:
         sql.execute(f"SET TimeZone = {literal(card.timezone)}")
         fits = units.fitting(sql, [time.raw for time in faults.wrong], card.timezone, latest_ms())
-    raise CardError(
+    if not fits and not always:
+        return f"{first.path}: row {first.row:,} has {first.raw} for the time, which {would}; such rows are left out"
+    return (
         f'{first.path}: the column {card.clicks.time} does not hold times of time_unit = "{unit}": row {first.row:,} '
-        f"has {first.raw}, which {would}. {units.advice(fits)}"
+        f"has {first.raw}, which {would}.{units.advice(fits)}"
+    )
+
+
+def ragged(path: object, bad: int, good: int, width: int) -> str:
+    """What to say of text of which most lines do not fit."""
+    return (
+        f"{path}: {bad:,} of {bad + good:,} lines do not have the {width} columns of the first; say how they divide "
+        "(separator, quoting, skip, or header = [...] for names that are not there), or read lines whole, by header = "
+        '["line"] and a separator that none has, and let `sql` split them'
     )
 
 
@@ -96,7 +121,10 @@ def faults_of(sql: duckdb.DuckDBPyConnection, card: DatasetCard, parts: list[Rel
     ).fetchall()
     wrong = [WrongTime(path=str(paths[file]), row=row, ms=ms, raw=raw) for file, row, ms, raw in rows]
     keyless = None if by_reason.get(0) else next(filter(None, (_keyless(sql, card, part) for part in parts)), None)
-    return Faults(by_reason=by_reason, wrong=wrong, keyless=keyless)
+    texts = [part for part in parts if part.header]
+    bad, good = malformed_lines(sql) if texts else 0, sum(by_reason.values()) - by_reason[MALFORMED]
+    uneven = ragged(texts[0].paths[0], bad, good, len(texts[0].header)) if bad > good else None
+    return Faults(by_reason=by_reason, wrong=wrong, keyless=keyless, ragged=uneven)
 
 
 def _keyless(sql: duckdb.DuckDBPyConnection, card: DatasetCard, part: Relation) -> str | None:

@@ -19,14 +19,19 @@ import pyarrow as pa
 from feature_repo.card import CardError, Files
 from feature_repo.reader.text import Dialect, dialect_of
 
-Kind = Literal["text", "json", "jsonl", "parquet", "arrow", "orc", "delta", "iceberg"]
+Kind = Literal["text", "json", "jsonl", "parquet", "arrow", "stream", "orc", "delta", "iceberg"]
 CHUNK = 1 << 20
 FIRST = 50  # lines
 TABLE = "table:"
-_MAGIC: dict[bytes, Kind] = {b"PAR1": "parquet", b"ARROW1": "arrow", b"ORC": "orc"}
+_MAGIC: dict[bytes, Kind] = {
+    b"PAR1": "parquet", b"ARROW1": "arrow", b"\xff\xff\xff\xff": "stream", b"ORC": "orc",
+}  # fmt: skip
 _SHEET = ("an Excel sheet", "save it as CSV")
+_TAR = ("a tar archive", "unpack it")
 _REFUSED = {
     b"PK\x03\x04": ("a zip archive inside another", "unpack it"), b"\xd0\xcf\x11\xe0": _SHEET,
+    b"7z\xbc\xaf": ("a 7z archive", "unpack it"), b"Rar!": ("a RAR archive", "unpack it"),
+    b"FEA1": ("a Feather file of the first version", "write it again as Feather, or as Parquet"),
     b"Obj\x01": ("an Avro file", "export it as CSV or Parquet"),
     b"SQLite format 3": ("an SQLite file", "export a table as CSV: sqlite3 -csv -header FILE 'SELECT * FROM …'"),
     b"\x89HDF": ("an HDF5 file", "export it as CSV or Parquet"), b"%PDF": ("a PDF file", "export it as CSV or Parquet"),
@@ -69,7 +74,8 @@ class File:
     """A file of rows.
 
     path: as the card names it · readable: what DuckDB reads, the file itself or a copy in plain UTF-8 · header: the
-    columns of text · partition: what its folders say, ``{"day": "2024-01-01"}`` · first: the first lines of text.
+    columns of text · partition: what its folders say, ``{"day": "2024-01-01"}`` · first: the first lines of text ·
+    keys: of JSON lines those of the first object.
     """
 
     path: Path
@@ -79,6 +85,7 @@ class File:
     dialect: Dialect = Dialect()
     partition: dict[str, str | None] = field(default_factory=dict)
     first: tuple[str, ...] = ()
+    keys: frozenset[str] = frozenset()
 
 
 def find(folder: Path, spec: Files) -> list[Path]:
@@ -152,7 +159,8 @@ def look_at(path: Path, spec: Files, folder: Path, scratch: Path, notes: list[st
     except (OSError, EOFError, RuntimeError, lzma.LZMAError, zipfile.BadZipFile, pa.ArrowException) as error:
         raise CardError(f"{path} is damaged: {error}") from None  # RuntimeError: a zip archive with a password
     inside = {magic: (f"{kind} inside another file", "unpack it") for magic, kind in _MAGIC.items()}
-    for magic, (what, todo) in (_REFUSED | inside).items():
+    tar = {head[:1]: _TAR} if head[257:262] == b"ustar" else {}
+    for magic, (what, todo) in (_REFUSED | inside | tar).items():
         if head.startswith(magic):
             raise CardError(f"{path} is {what}, which cannot be read; {todo}")
     encoding, quotes, mixed_ends = _encoding(path, packed, head, spec, notes)
@@ -162,9 +170,8 @@ def look_at(path: Path, spec: Files, folder: Path, scratch: Path, notes: list[st
         _transcode(path, packed, encoding, readable)
     text = head.decode(encoding, errors="ignore").removeprefix("\ufeff")
     if text.lstrip()[:1] in ("{", "[") and not spec.header:
-        return File(
-            path, "jsonl" if _is_json(text.lstrip().split("\n", 1)[0]) else "json", readable, partition=partition
-        )
+        keys = _keys(text.lstrip().split("\n", 1)[0])
+        return File(path, "json" if keys is None else "jsonl", readable, partition=partition, keys=keys or frozenset())
     names = tuple(spec.header) if spec.header else _header(text, spec)
     if not names:
         return File(path, "text", readable)
@@ -173,12 +180,13 @@ def look_at(path: Path, spec: Files, folder: Path, scratch: Path, notes: list[st
     return File(path, "text", readable, names, dialect, partition, first)
 
 
-def _is_json(line: str) -> bool:
-    """Whether a line is an object, so that each of the file's lines is one."""
+def _keys(line: str) -> frozenset[str] | None:
+    """The keys of a line that is an object, so that each of the file's lines is one."""
     try:
-        return isinstance(json.loads(line), dict)
+        found = json.loads(line)
     except ValueError:
-        return False
+        return None
+    return frozenset(found) if isinstance(found, dict) else None
 
 
 def _plain_name(path: Path, scratch: Path, suffix: str = "") -> Path:
@@ -211,8 +219,8 @@ def _encoding(path: Path, packed: bytes | None, head: bytes, spec: Files, notes:
     """The encoding of a text, whether it has quotes, and whether its lines end in several ways."""
     if spec.encoding and codecs.lookup(spec.encoding).name not in ("utf-8", "utf-8-sig"):
         return spec.encoding, True, True
-    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-        return "utf-16", True, True
+    if wide := _wide(head):
+        return wide, True, True
     decoder, quotes, line, carriage = codecs.getincrementaldecoder("utf-8")(), False, 1, 0
     try:
         for chunk in _chunks(path, packed):
@@ -234,6 +242,19 @@ def _encoding(path: Path, packed: bytes | None, head: bytes, spec: Files, notes:
         notes.append(f'{what}; it is read as {called}. Say encoding = "{encoding}", or what it is, to be sure')
         return encoding, True, True
     return "utf-8", quotes, 0 < carriage != line - 1
+
+
+def _wide(head: bytes) -> str | None:
+    """UTF-32 or UTF-16, by its byte order mark or by the half of the bytes that is 0 in text of European letters."""
+    if head.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if head.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    first = head[:FIRST]
+    for encoding, zeros, others in (("utf-16-le", first[1::2], first[::2]), ("utf-16-be", first[::2], first[1::2])):
+        if zeros and not any(zeros) and all(others):
+            return encoding
+    return None
 
 
 def _without_utf8(path: Path, packed: bytes | None) -> tuple[str, str]:

@@ -1,19 +1,22 @@
 """A first card for some files: which column is what, guessed from names and values, and said."""
 
+import json
 import re
 import tempfile
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import duckdb
 
-from feature_repo.card import NULLS, CardError, Files
+from feature_repo.card import NULLS, CardError, Files, is_remote
 from feature_repo.reader import columns
-from feature_repo.reader.faults import latest_ms
-from feature_repo.reader.files import look_at
+from feature_repo.reader.faults import latest_ms, malformed_lines, ragged
+from feature_repo.reader.files import File, find, is_table, look_at
 from feature_repo.reader.lines import divided
 from feature_repo.reader.nested import flatten
 from feature_repo.reader.roles import (
+    ENOUGH,
     WORDS,
     Looked,
     Units,
@@ -21,14 +24,18 @@ from feature_repo.reader.roles import (
     is_grade,
     is_id,
     is_item,
+    is_packed,
+    is_unique,
     named,
     named_roles,
     roles,
 )
-from feature_repo.reader.tables import Column, Reading, Relation, one, quoted, relations, why
-from feature_repo.reader.units import fitting
+from feature_repo.reader.tables import Column, Reading, as_named, one, parquet_schema, quoted, relations, why
+from feature_repo.reader.units import MOSTLY, SURE, fitting
 
-SAMPLE = 10_000
+SAMPLE = 10_000  # rows
+FILES = 100  # of a folder are looked into
+WIDEST = 1_000  # columns that a row of text can have
 
 
 @dataclass
@@ -50,26 +57,30 @@ def guess(files: list[Path], folder: Path, name: str) -> Guess:
     """
     found = Guess()
     if missing := [str(path) for path in files if not path.exists()]:
-        raise CardError(f"there is no {', '.join(missing)}; give the paths of the log's files")
+        how = "mount that storage or copy them, and " if any(map(is_remote, missing)) else ""
+        raise CardError(f"there is no {', '.join(missing)}; {how}give the paths of the log's files")
     with tempfile.TemporaryDirectory(prefix="dat-read-") as scratch, duckdb.connect() as sql:
         sql.execute("SET TimeZone = 'UTC'")
         reading = Reading(sql, Path(scratch))
-        tables = [_look(reading, path.absolute(), found) for path in files]
+        tables = [table for group in _groups(reading, files, found) if (table := _look(reading, group, found))]
         units = {table.path: _times(sql, table) for table in tables}
         chosen_of = {
-            table.path: roles(table, units[table.path], [other for other in tables if other is not table])
+            table.path: roles(sql, table, units[table.path], [other for other in tables if other is not table])
             for table in tables
         }
         logs = [table for table in tables if {"query", "item"} <= chosen_of[table.path].keys()]
         if not logs:
-            has = "; ".join(f"{table.path.name} has {', '.join(table.different)}" for table in tables)
             raise CardError(
-                f"no two columns could be a query and an item; write the card by hand (docs/own-data.md). {has}"
+                "no two columns could be a query and an item; write the card by hand (docs/own-data.md). "
+                + ("; ".join(map(_has, tables)) or "The files are empty")
             )
         log = max(logs, key=lambda table: (*(named_roles(chosen_of[table.path])), table.rows))
         chosen, times = chosen_of[log.path], units[log.path]
         alike = [table for table in tables if table is not log and _is_alike(table, log, chosen)]
-        log = replace(log, more=[table.path for table in alike])
+        log = replace(log, more=[*log.more, *(path for table in alike for path in (table.path, *table.more))])
+        for role in [role for role, column in chosen.items() if any(column not in part.different for part in alike)]:
+            found.said.append(f"{chosen[role]} is not taken for the {role}: some of the files lack it")
+            del chosen[role]
         others = [table for table in tables if table.path != log.path and table not in alike]
         found.said = list(dict.fromkeys(found.said))
         found.said.append(
@@ -108,9 +119,15 @@ def _clicks(
     found: Guess,
 ) -> list[str]:  # fmt: skip
     """The lines of a card's clicks."""
-    unit, how = "order", None
+    unit, how, unread = "order", None, list[str]()
     if "time" not in chosen:
-        found.said.append("no column has times: the order of the rows is taken for it")
+        unread = [name for name in log.different if named(name, "time") and log.values[name]]
+        found.said += [
+            f"the times of {name}, such as {log.values[name][0]}, are in no unit that is known: say it as a format, or "
+            "compute the time with `sql`"
+            for name in unread
+        ]
+        found.said.append("no column has times that can be read: the order of the rows is taken for it")
     else:
         time = chosen["time"]
         unit = next(iter(times[time]))
@@ -128,6 +145,7 @@ def _clicks(
         lines = _select(log, chosen, clock if how else None, exploded, folder)
     else:
         lines = _file(log, folder) + [f"{role} = {_toml(column)}" for role, column in chosen.items()]
+    lines += [f"# times of {_toml(name)} are not read, such as {_toml(log.values[name][0])}" for name in unread]
     lines.append(f"time_unit = {_toml(unit)}")
     if "event_type" in chosen:
         kinds = log.values[chosen["event_type"]]
@@ -151,26 +169,90 @@ def _with_clock(sql: duckdb.DuckDBPyConnection, log: Looked, date: str, clock: s
     return next(iter(fitting(sql, moments, "UTC", latest_ms())), None)
 
 
-def _look(reading: Reading, path: Path, found: Guess) -> Looked:
-    spec = Files(path=path.name)
-    file = look_at(path, spec, path.parent, reading.scratch, [])
+@dataclass(frozen=True)
+class _Group:
+    """Files of one shape.
+
+    path, more: as a card names them; a folder that has nothing else is one path · root: the folder in which they are ·
+    first: the first of them.
+    """
+
+    path: Path
+    more: list[Path]
+    root: Path
+    files: list[Path]
+    first: File
+
+
+def _groups(reading: Reading, given: list[Path], found: Guess) -> list[_Group]:
+    """Files by their shapes: of a thousand alike a few tell what all of them hold."""
+    groups: dict[object, list[tuple[Path, Path, File]]] = {}
+    shapes_of: dict[Path, set[object]] = {}
+    for path in map(Path.absolute, given):
+        folder = path.is_dir() and not is_table(path)
+        for inside in find(path.parent, Files(path=path.name)) if folder else [path]:
+            file = look_at(inside, Files(path=inside.name), path.parent, reading.scratch, [])
+            if file.kind == "text" and not file.header:
+                found.said.append(f"{inside.name} is empty")
+                shape: object = ()
+            else:
+                shape = (_shape(file), folder and tuple(file.partition))
+                groups.setdefault(shape, []).append((path, inside, file))
+            shapes_of.setdefault(path, set()).add(shape)
+    made = []
+    for members in groups.values():
+        paths = [
+            path if path.is_dir() and not is_table(path) and len(shapes_of[path] - {()}) == 1 else inside
+            for path, inside, _ in members
+        ]
+        first, *more = dict.fromkeys(paths)
+        files = [inside for _, inside, _ in members[:FILES]]
+        made.append(_Group(first, more, members[0][0].parent, files, members[0][2]))
+    return made
+
+
+def _shape(file: File) -> object:
+    """What files have in common that are read together: their names of columns, or how many they have without names."""
     if file.kind == "text":
         separator, skip = divided(file.first)
+        names = file.first[skip].split(separator) if skip < len(file.first) else []
+        return file.kind, separator, skip, len(names) if _are_values(names) else frozenset(names)
+    if file.kind == "parquet":
+        return file.kind, parquet_schema(file)
+    return file.kind, file.keys or file.path
+
+
+def _are_values(names: Iterable[str]) -> bool:
+    return any(re.fullmatch(r"-?\d[\d.:/ +TZ-]*", name) for name in names)
+
+
+def _look(reading: Reading, group: _Group, found: Guess) -> Looked | None:
+    path, spec = group.path, Files(path=[str(file) for file in group.files])
+    if group.first.kind == "text":
+        separator, skip = divided(group.first.first)
         spec = spec.model_copy(update={"separator": separator, "skip": skip})
         if skip:
             found.said.append(f"{path.name}: {skip} line(s) before the header are passed over")
-    part = _first(reading, spec, path)
-    if part.named:
-        return _look_nested(reading, spec, path, part.named, found)
-    if any(re.fullmatch(r"-?\d[\d.:/ +TZ-]*", column) for column in part.header):  # values, no names
+    part, *_ = relations(reading, spec, group.root)
+    if len(part.header) > WIDEST:
+        raise CardError(
+            f"{path} has {len(part.header):,} columns in its first line: its rows are no lines, or the separator is "
+            "another one. Export it as CSV or Parquet"
+        )
+    if part.named or any(re.search(r"STRUCT|UNION", column.type) for column in part.columns.values()):
+        return _look_nested(reading, spec, group, as_named(part), bool(part.named), found)
+    if _are_values(part.header):
         names = [f"column_{n + 1}" for n in range(len(part.header))]
         spec = spec.model_copy(update={"header": names})
-        part = _first(reading, spec, path)
+        part, *_ = relations(reading, spec, group.root)
         found.said.append(f"{path.name} has no header line: its columns are called {', '.join(names)}")
     found.said += reading.notes
     reading.notes.clear()
     lists = {name for name, column in part.columns.items() if columns.is_nested(column)}
-    looked = _sample(reading, path, spec, part.columns, lists, part.source)
+    before = malformed_lines(reading.sql)
+    looked = _sample(reading, group, spec, part.columns, lists, part.source)
+    if (bad := malformed_lines(reading.sql) - before) > looked.rows:
+        raise CardError(ragged(path, bad, looked.rows, len(part.header)))
     if spec.separator != "," and looked.numbers < (commas := _with_commas(looked)):
         found.said.append(f"{path.name} has decimal commas in {', '.join(sorted(commas - looked.numbers))}")
         spec = spec.model_copy(update={"decimal": ","})
@@ -187,10 +269,12 @@ def _with_commas(looked: Looked) -> set[str]:
     }
 
 
-def _look_nested(reading: Reading, spec: Files, path: Path, source: str, found: Guess) -> Looked:
-    name = _called(path)
+def _look_nested(
+    reading: Reading, spec: Files, group: _Group, select: str, is_json: bool, found: Guess
+) -> Looked:  # fmt: skip
+    path, name = group.path, _called(group.path)
     try:
-        reading.sql.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS SELECT * FROM {source}")
+        reading.sql.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {select}")
     except duckdb.Error as error:
         raise CardError(
             f"{path} begins as JSON does, and is none: {why(error)}. Write its rows as JSON lines or CSV, or let `sql` "
@@ -199,28 +283,36 @@ def _look_nested(reading: Reading, spec: Files, path: Path, source: str, found: 
     flat = flatten(reading.sql, quoted(name), name, is_item)
     if flat.deep:
         found.said.append(f"{path.name} holds lists of objects: `sql` makes a row of each")
+        none = f"coalesce(len({flat.deep[0]}), 0) = 0"
+        empty, rows = one(reading.sql, f"SELECT count(*) FILTER ({none}), count(*) FROM {quoted(name)} t0")
+        if empty:
+            found.said.append(f"{empty:,} of {rows:,} rows have nothing in {flat.deep[0]}, and are left out")
     plain = all(value == f"t0.{quoted(key)}" for key, value in flat.columns.items()) and not flat.deep
-    types = {key: Column(value, "JSON") for key, value in flat.columns.items()}
-    # As JSON whatever the type, so that ids are text as the reader has it.
-    types = {key: Column(f"to_json({column.sql})", "JSON") for key, column in types.items()}
-    looked = _sample(reading, path, spec, types, flat.lists, flat.rows)
+    if is_json:  # whatever the type, so that ids are text as the reader has it
+        types = {key: Column(f"to_json({value})", "JSON") for key, value in flat.columns.items()}
+    else:
+        picked = ", ".join(f"{value} AS {quoted(key)}" for key, value in flat.columns.items())
+        described = reading.sql.execute(f"DESCRIBE SELECT {picked} FROM {flat.rows}").fetchall()
+        types = {key: Column(flat.columns[key], kind) for key, kind, *_ in described}
+    looked = _sample(reading, group, spec, types, flat.lists, flat.rows)
     return looked if plain else replace(looked, flat=flat)
 
 
 def _sample(
-    reading: Reading, path: Path, spec: Files, columns_: dict[str, Column], lists: set[str], source: str
+    reading: Reading, group: _Group, spec: Files, columns_: dict[str, Column], lists: set[str], source: str
 ) -> Looked:
     texts = ", ".join(
         f"{'NULL' if name in lists else columns.text(column, list(NULLS))} AS c{n}"
         for n, (name, column) in enumerate(columns_.items())
     )
-    reading.sql.execute(f"CREATE OR REPLACE TABLE sample AS SELECT {texts} FROM {source} LIMIT {SAMPLE}")
+    sample = quoted(f"sample of {group.path}")
+    reading.sql.execute(f"CREATE OR REPLACE TABLE {sample} AS SELECT {texts} FROM {source} LIMIT {SAMPLE}")
     different, filled_rows, values, numbers, fractions = {}, {}, {}, set(), set()
-    (rows,) = one(reading.sql, "SELECT count(*) FROM sample")
+    (rows,) = one(reading.sql, f"SELECT count(*) FROM {sample}")
     for n, name in enumerate(columns_):
         count, filled, numeric, whole = one(
             reading.sql, f"SELECT count(DISTINCT c{n}), count(c{n}), count(TRY_CAST(c{n} AS DOUBLE)), "
-            f"bool_and(TRY_CAST(c{n} AS DOUBLE) % 1 = 0) FROM sample"
+            f"bool_and(TRY_CAST(c{n} AS DOUBLE) % 1 = 0) FROM {sample}"
         )  # fmt: skip
         different[name], filled_rows[name] = count, filled
         if filled and numeric == filled:
@@ -228,20 +320,31 @@ def _sample(
             if not whole:
                 fractions.add(name)
         some = reading.sql.execute(
-            f"SELECT c{n} FROM sample WHERE c{n} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC LIMIT 1000"
+            f"SELECT c{n} FROM {sample} WHERE c{n} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC LIMIT 1000"
         )
         values[name] = [value for (value,) in some.fetchall()]
-    return Looked(path, spec, different, filled_rows, values, rows, numbers, fractions, lists)
+    return Looked(
+        group.path, spec, different, filled_rows, values, rows, numbers, fractions, lists, sample, more=group.more
+    )
 
 
-def _first(reading: Reading, spec: Files, path: Path) -> Relation:
-    return relations(reading, spec, path.parent)[0]
+def _has(table: Looked) -> str:
+    """What a file has, and why some of it is of no use."""
+    said = [
+        f"{name} (always {table.values[name][0][:40]})" if table.different[name] == 1
+        else f"{name} (several ids in one text: `sql` can split them, as in unnest(string_split({name}, ' ')))"
+        if is_packed(table, name)
+        else f"{name} (another value in each row)" if is_unique(table, name) and table.rows >= ENOUGH
+        else name
+        for name in table.different
+    ]  # fmt: skip
+    return f"{table.path.name} has {', '.join(said)}"
 
 
 def _times(sql: duckdb.DuckDBPyConnection, table: Looked) -> dict[str, Units]:
     """By column that could hold times, the units that fit."""
     fits = {
-        name: fitting(sql, values, "UTC", latest_ms())
+        name: fitting(sql, values, "UTC", latest_ms(), MOSTLY if named(name, "time") else SURE)
         for name, values in table.values.items()
         if name not in table.lists
     }
@@ -257,8 +360,11 @@ def _side_of(table: Looked, log: Looked, clicks: dict[str, str], found: Guess) -
         for side in ("item", "query")
         for name in names
     }
+    called = table.spec.header is None  # by names of its own
     side, key = max(common, key=lambda pair: (
-        table.is_key(pair[1]) and common[pair] > 0, common[pair], clicks[pair[0]] == pair[1], pair[0] == "item",
+        table.is_key(pair[1]) and common[pair] > 0, common[pair] > 0 and called and clicks[pair[0]] == pair[1],
+        common[pair], clicks[pair[0]] == pair[1],
+        pair[0] == "item",
         table.different[pair[1]], -names.index(pair[1]),
     ))  # fmt: skip
     if not common[side, key]:
@@ -270,11 +376,12 @@ def _side_of(table: Looked, log: Looked, clicks: dict[str, str], found: Guess) -
 def _with_parts(table: Looked, others: list[Looked]) -> Looked:
     """A catalogue with the files that have the same columns."""
     alike = [
-        other.path
+        path
         for other in others
         if other is not table and other.different.keys() == table.different.keys() and not table.flat
+        for path in (other.path, *other.more)
     ]
-    return replace(table, more=alike)
+    return replace(table, more=[*table.more, *alike])
 
 
 def _catalogue(table: Looked, side: str, key: str, times: dict[str, Units], folder: Path) -> list[str]:
@@ -352,5 +459,4 @@ def _called(path: Path) -> str:
 
 
 def _toml(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("\t", "\\t").replace("\n", "\\n")
-    return f'"{escaped}"'
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

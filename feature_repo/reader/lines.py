@@ -5,7 +5,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 
-SEPARATORS = (",", "\t", ";", "|", "::")
+SEPARATORS = (", ", ",", "\t", ";", "|", "::", "~", "^", "\x01", "\x1f")  # of equals the first
 SPACE = " "  # in titles and times, too: only where nothing else divides
 SURE = 0.8  # of the rows have as many columns as most
 
@@ -24,17 +24,25 @@ def divided(lines: Sequence[str]) -> tuple[str, int]:
         )  # of equals the first
         if width > 1:
             return mark, skip
-    return SEPARATORS[0], 0
+    return ",", 0
 
 
 def _divided_by(mark: str, lines: Sequence[str]) -> tuple[int, int, int]:
     """How many columns most rows have, 0 if they differ; how many rows come before the first of many columns that are
-    no comments; and how many lines come before it."""
-    rows = [(n, width) for n, width in _rows(mark, lines) if not re.fullmatch(r"# .*|sep=.?", lines[n])]
-    widths = Counter(width for _, width in rows if width)
+    no comments; and how many lines come before it.
+
+    Of several lines that begin with ``#`` the last may have the columns' names.
+    """
+    comments = next((n for n, line in enumerate(lines) if not line.startswith("#")), len(lines))
+    widths = Counter(width for n, width in _rows(mark, lines) if width and n >= comments)
     if not widths:
         return 0, 0, 0
     width, _ = widths.most_common(1)[0]
+    rows = [
+        (n, own)
+        for n, own in _rows(mark, lines)
+        if not re.fullmatch(r"# .*|sep=.?", lines[n]) and (n >= comments or (n == comments - 1 and own == width))
+    ]
     many = [(n, own) for n, own in rows if own > max(1, width // 2)]
     if not many or sum(own == width for _, own in many) < SURE * sum(own > 0 for n, own in rows if n >= many[0][0]):
         return 0, 0, 0

@@ -16,13 +16,13 @@ class Flat:
     """Nested rows, flattened.
 
     rows: a FROM clause with a row an innermost object · columns: how each single value is written in SQL, by a name
-    made of the keys on its way · lists: those that hold several values · deep: whether a list was unnested.
+    made of the keys on its way · lists: those that hold several values · deep: the lists that were unnested.
     """
 
     rows: str
     columns: dict[str, str]
     lists: set[str]
-    deep: bool
+    deep: list[str]
 
 
 def flatten(
@@ -54,7 +54,7 @@ def flatten(
                     lists.add(name)
 
     take(list(zip(relation.columns, relation.types, strict=True)), "t0", ())
-    level = 0
+    deep: list[str] = []
     while open_lists:
         followed = max(open_lists, key=lambda one: sum(likely(key) for key, _ in _fields(one[3])))
         here, way, _, inner = followed
@@ -62,10 +62,11 @@ def flatten(
         columns |= {name: value for value, _, name, _ in rest}
         lists |= {name for _, _, name, _ in rest}
         open_lists.clear()
-        level += 1
+        deep.append(here)
+        level = len(deep)
         rows.append(f"unnest({here}) AS u{level}(t{level})")
         take(_fields(inner), f"t{level}", way)
-    return Flat(", ".join(rows), columns, lists, level > 0)
+    return Flat(", ".join(rows), columns, lists, deep)
 
 
 def _fields(type_: duckdb.sqltypes.DuckDBPyType) -> list[tuple[str, duckdb.sqltypes.DuckDBPyType]]:

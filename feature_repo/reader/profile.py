@@ -6,11 +6,12 @@ from zoneinfo import ZoneInfo
 from feature_repo.card import DatasetCard
 from feature_repo.limits import QUIET_MS, WEEK
 from feature_repo.reader.clicks import KEPT, Staged
-from feature_repo.reader.faults import REASONS, Faults
+from feature_repo.reader.faults import REASONS, Faults, wrong_times
 from feature_repo.reader.report import NewestDay, ReadReport
 from feature_repo.reader.tables import one
 
 EXAMPLES = 5
+_EDGES = r"""'^\s|\s$|^''.*''$|^".*"$'"""
 EXACT = 16  # digits; a float of more is not the number that it once was
 
 
@@ -18,7 +19,8 @@ class Facts(Faults):
     """What is counted of the rows that were read.
 
     merged: rows that repeat another · days: by date the rows kept and the time of the last · odd: for the columns of
-    queries and items, whether most values end in .0, some have spaces at an end, or some are floats of many digits.
+    queries and items, whether most values end in .0, some have spaces at an end or are quoted, or some are floats of
+    many digits.
     """
 
     files: int
@@ -48,9 +50,10 @@ def report(card: DatasetCard, facts: Facts) -> ReadReport:
         return None if ms is None or spec.timeless else datetime.fromtimestamp(ms / 1000, zone).isoformat()
 
     newest = _newest(facts.days, zone)
+    rows = facts.by_reason.get(0, 0) - facts.merged
     return ReadReport(
         rows_read=sum(facts.by_reason.values()),
-        rows=facts.by_reason.get(0, 0) - facts.merged,
+        rows=rows,
         dropped={REASONS[reason]: count for reason, count in sorted(facts.by_reason.items()) if reason and count},
         duplicates=facts.merged,
         problems=[*facts.notes, *_looks_wrong(card, facts, newest)],
@@ -62,6 +65,7 @@ def report(card: DatasetCard, facts: Facts) -> ReadReport:
         days={day: count for day, (count, _) in facts.days.items()},
         newest_day=newest,
         types=facts.types,
+        clicks=sum(count for name, count in facts.types.items() if spec.rule.weight(name) > 0) if spec.events else rows,
         corrected={spec.value or "value": facts.values_unreadable} if facts.values_unreadable else {},
         examples=[example | {"moment": iso(example["event_time"])} for example in facts.examples],
     )
@@ -83,14 +87,15 @@ def facts_of(staged: Staged) -> Facts:
         "GROUP BY event_time // 900000) GROUP BY day ORDER BY day"
     ).fetchall()
     types = (
-        "SELECT event_type, count(*) FROM staged WHERE reason = 0 AND event_type IS NOT NULL GROUP BY 1 ORDER BY 2 DESC"
+        f"SELECT event_type, count(*) FROM staged WHERE {KEPT} AND event_type IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"
     )
     odd = {}
     for name, column in ((spec.query, "query_id"), (spec.item, "item_id")):
         floats = any(part.columns[name].type in ("FLOAT", "DOUBLE") for part in staged.parts if name in part.columns)
         odd[name] = one(
             sql,
-            f"SELECT count(*) FILTER (id LIKE '%.0') * 2 > count(*), count(*) FILTER (id <> trim(id)) > 0, "
+            f"SELECT count(*) FILTER (id LIKE '%.0') * 2 > count(*), "
+            f"count(*) FILTER (regexp_matches(id, {_EDGES})) > 0, "
             f"count(*) FILTER ({floats} AND length(id) >= {EXACT}) > 0 "
             f"FROM (SELECT {column} AS id FROM staged WHERE reason = 0 USING SAMPLE 100000 ROWS)",
         )
@@ -140,12 +145,16 @@ def _looks_wrong(card: DatasetCard, facts: Facts, newest: NewestDay | None) -> l
                 "the topic and requests have to say them so, too; else export integers"
             )
         if spaced:
-            problems.append(f"values of {name} begin or end with spaces; they are kept so")
+            problems.append(
+                f"values of {name} begin or end with spaces or quotes; they are kept so: trim() in `sql` takes them off"
+            )
         if long:
             problems.append(
                 f"{name} is a column of floats, which cannot hold ids of {EXACT} digits and more: some may have become "
                 "one. Export it as text or integers"
             )
+    if told := wrong_times(card, facts):
+        problems.append(told)
     if newest and newest.partial:
         problems.append(
             f"the newest day, {newest.date}, seems to be partial: its last click is of {newest.last}, and earlier days "

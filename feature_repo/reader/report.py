@@ -72,6 +72,8 @@ class ReadReport(Report):
     newest_day: NewestDay | None
     types: dict[str, int]
     """Rows kept by type of event; empty without types."""
+    clicks: int
+    """Rows kept that are clicks: of types that weigh more than 0."""
     corrected: dict[str, int]
     """Values that could not be read and are unknown, by column; their rows are kept."""
     unknown_items: int | None = None

@@ -9,11 +9,15 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import duckdb
+
 from feature_repo.card import Files
 from feature_repo.reader.nested import Flat
+from feature_repo.reader.tables import one
 
 WORDS = 200  # a text column of fewer different values is a category
 FEW = 10  # different values: fewer are likely a flag
+ENOUGH = 30  # rows tell whether two columns go together
 MOST = 0.95  # of the rows have a time in a column of times
 GRADES = 20  # a column of numbers with no more different values may be a rating
 Units = dict[str, tuple[str, str]]
@@ -28,8 +32,9 @@ _WORDS: dict[str, tuple[str, ...]] = {
     ),
     "item": (
         r"item|product|article|sku|asin|isbn|ean\b|gtin|upc\b|book|movie|film|track|song|video|news|artid|aid\b|business|"
-        r"recipe|course|job|listing|hotel|restaurant|artikel|produkt|produit|artículo|articulo|prodotto",
-        r"game|ur[il]\b|link|path\b|page|document|doc\b|content|post\b|app\b|artist|album|channel|offer|venue|place|title",
+        r"recipe|course|job|listing|hotel|restaurant|stock_?code|artikel|produkt|produit|artículo|articulo|prodotto",
+        r"game|ur[il]\b|link|path\b|page|document|doc\b|content|post\b|app\b|artist|album|channel|offer|venue|place|title|"
+        r"goods|object|target|entity|reference$",
     ),
     "event_type": (r"event_?(type|name)|event$|behaviou?r|action|interaction|type$",),
     "value": (
@@ -55,7 +60,8 @@ class Looked:
     """A file's columns: how many different values a sample of each has, how many rows have one, and a few of them.
 
     more: files that hold the same · numbers: columns that hold nothing else · fractions: of these the ones that are not
-    all whole · lists: those that hold several values · flat: how nested JSON becomes rows.
+    all whole · lists: those that hold several values · sample: a table of some rows, with the columns ``c0``, ``c1``, …
+    · flat: how nested rows become flat ones.
     """
 
     path: Path
@@ -67,6 +73,7 @@ class Looked:
     numbers: set[str]
     fractions: set[str]
     lists: set[str]
+    sample: str = ""
     flat: Flat | None = None
     more: list[Path] = field(default_factory=list)
 
@@ -84,7 +91,9 @@ def is_item(name: str) -> bool:
     return _rank(name, "item") < len(_WORDS["item"])
 
 
-def roles(table: Looked, times: dict[str, Units], others: Sequence[Looked]) -> dict[str, str]:
+def roles(
+    sql: duckdb.DuckDBPyConnection, table: Looked, times: dict[str, Units], others: Sequence[Looked]
+) -> dict[str, str]:
     """Which column is what; the query and the item are missing where no column can be that.
 
     Args:
@@ -98,31 +107,39 @@ def roles(table: Looked, times: dict[str, Units], others: Sequence[Looked]) -> d
         if role not in found and (name := next((n for n in candidates if n not in found.values()), None)) is not None:
             found[role] = name
 
+    def tied(name: str, to: str) -> bool:
+        return to in found and _goes_with(sql, table, name, found[to])
+
+    # A number that is an id may look like seconds.
+    times = {name: fits for name, fits in times.items() if named(name, "time") or not is_id(name)}
     most = max((table.different[name] for name in times), default=0)
     take("time", sorted(times, key=lambda name: (
-        not named(name, "time"), table.filled[name] < MOST * table.rows, table.different[name] < 0.8 * most,
-        order.index(name),
+        not named(name, "time"), name in table.numbers and not named(name, "time"),
+        table.filled[name] < MOST * table.rows, table.different[name] < 0.8 * most, order.index(name),
     )))  # fmt: skip
     sure_times = {name for name, units in times.items() if name not in table.numbers or named(name, "time")}
     ids = [
         name
         for name in order
         if name not in sure_times | table.lists and _tells_apart(table, name) and not _is_clock(table, name)
-        and (name not in table.fractions or is_id(name))
+        and not is_packed(table, name) and (name not in table.fractions or is_id(name))
     ]  # fmt: skip
 
     def by_name(role: str, names: list[str]) -> list[str]:
         return sorted(
             (name for name in names if _rank(name, role) < len(_WORDS[role])),
             key=lambda name: (
-                _is_rare(table, name), _is_unique(table, name), _describes(name), _rank(name, role), not is_id(name),
+                _is_rare(table, name), is_unique(table, name), role == "item" and tied(name, "query"),
+                _describes(name), _rank(name, role), not is_id(name),
                 order.index(name),
             ),
         )  # fmt: skip
 
     take("query", [name for name in by_name("query", ids) if not is_item(name) and not _describes(name)])
-    pointers = [name for name in ids if points_to(table, name, others)]
-    take("item", sorted(pointers, key=lambda name: not is_item(name)))
+    pointers = [name for name in ids if _points(table, name, others)]
+    take("item", sorted(pointers, key=lambda name: (
+        not is_item(name), tied(name, "query"), -_points(table, name, others), -order.index(name),
+    )))  # fmt: skip
     take("item", [name for name in by_name("item", ids) if not _describes(name)])
     take("item", [name for name in order if name in table.lists and is_item_list(name)])
     take("item", by_name("item", ids))
@@ -130,11 +147,13 @@ def roles(table: Looked, times: dict[str, Units], others: Sequence[Looked]) -> d
     likely = sorted(
         (name for name in ids if not named(name, "value") and not named(name, "event_type")),
         key=lambda name: (
-            _is_unique(table, name), _is_rare(table, name), table.different[name] < FEW, order.index(name)
+            is_unique(table, name), table.filled[name] < MOST * table.rows, table.different[name] < FEW,
+            order.index(name),
         ),
     )  # fmt: skip
-    take("query", likely)
-    take("item", likely)
+    take("query", sorted(likely, key=lambda name: tied(name, "item")))
+    again = [name for name in likely if table.rows < ENOUGH or not is_unique(table, name)]
+    take("item", sorted(again, key=lambda name: tied(name, "query")))
     kinds = [name for name in order if named(name, "event_type") and 0 < table.different[name] <= WORDS]
     take("event_type", [name for name in kinds if name not in table.lists | table.numbers])
     amounts = [name for name in order if name in table.numbers and not is_id(name) and table.different[name] > 1]
@@ -173,11 +192,38 @@ def clock_beside(table: Looked, date: str) -> str | None:
     return next((name for name in table.different if name != date and _is_clock(table, name)), None)
 
 
-def points_to(table: Looked, name: str, others: Sequence[Looked]) -> bool:
-    """Whether a column's values are those by which another file tells its rows apart."""
+def is_packed(table: Looked, name: str) -> bool:
+    """Whether a column's values are several ids in one text: ``N12-0 N7-1``, ``['a', 'b']``."""
+    values = table.values[name]
+    if values and all(re.fullmatch(r"\[.*\]", value) for value in values):
+        return True
+    word = r"[^\s,|;]*\d[^\s,|;]*"
+    if not values or not all(re.fullmatch(rf"{word}([\s,|;]+{word})*", value) for value in values):
+        return False
+    counts = {len(re.split(r"[\s,|;]+", value)) for value in values}
+    return len(counts) > 1 and max(counts) > 2
+
+
+def _goes_with(sql: duckdb.DuckDBPyConnection, table: Looked, name: str, other: str) -> bool:
+    """Whether one of two columns follows from the other, as a session's user does, or a user's address: a user has
+    several items, and an item several users."""
+    if table.rows < ENOUGH:
+        return False
+    order = list(table.different)
+    one_, two = f"c{order.index(name)}", f"c{order.index(other)}"
+    pairs, *each = one(
+        sql, f"SELECT count(DISTINCT ({one_}, {two})), count(DISTINCT {one_}), count(DISTINCT {two}) "
+        f"FROM {table.sample} WHERE {one_} IS NOT NULL AND {two} IS NOT NULL",
+    )  # fmt: skip
+    return pairs in each
+
+
+def _points(table: Looked, name: str, others: Sequence[Looked]) -> float:
+    """The share of another file's rows that a column's values point to; 0 if most of them are no key of a file."""
     values = set(table.values[name])
     keys = (set(other.values[key]) for other in others for key in other.different if other.is_key(key))
-    return len(values) > 1 and any(len(values & key) > len(values) / 2 for key in keys)
+    shares = [len(values & key) / len(key) for key in keys if len(values & key) > len(values) / 2]
+    return max(shares, default=0.0) if len(values) > 1 else 0.0
 
 
 def _rank(name: str, role: str) -> int:
@@ -207,7 +253,8 @@ def _is_rare(table: Looked, name: str) -> bool:
     return table.filled[name] < table.rows / 2
 
 
-def _is_unique(table: Looked, name: str) -> bool:
+def is_unique(table: Looked, name: str) -> bool:
+    """Whether hardly a value of a column comes again."""
     return table.different[name] > 0.99 * table.filled[name] > 0
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
+import pyarrow.ipc
 import pyarrow.parquet as pq
 
 from feature_repo.card import CardError, Files, Rows
@@ -148,10 +149,15 @@ def relations(reading: Reading, spec: Files, folder: Path, files: dict[Path, int
 
 def _shape(file: File) -> tuple:
     """Files of one shape are read by one query: some hundred files cost what one does."""
-    return (file.kind, file.header, file.dialect, tuple(file.partition), _parquet_schema(file))
+    return (file.kind, file.header, file.dialect, tuple(file.partition), parquet_schema(file))
 
 
-def _parquet_schema(file: File) -> str:
+def parquet_schema(file: File) -> str:
+    """What the columns of a Parquet file are; of others nothing.
+
+    Raises:
+        CardError: it is cut off.
+    """
     if file.kind != "parquet":
         return ""
     try:
@@ -224,6 +230,8 @@ def _open(file: File) -> pa.dataset.Dataset | pa.RecordBatchReader:
             return DeltaTable(str(file.path)).to_pyarrow_dataset()
         if file.kind == "iceberg":
             return _iceberg(file.path)
+        if file.kind == "stream":  # as Hugging Face's datasets are stored
+            return pa.ipc.open_stream(pa.memory_map(str(file.path)))
         return pa.dataset.dataset(file.readable, format="feather" if file.kind == "arrow" else "orc")
     except ImportError as error:
         raise CardError(

@@ -11,7 +11,7 @@ from feature_repo.reader.tables import Column, one
 
 _DATES = (
     "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y",
-    "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y.%m.%d",
+    "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d",
 )  # fmt: skip
 _CLOCKS = ("", "%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
 FORMATS = (
@@ -20,12 +20,19 @@ FORMATS = (
 )  # fmt: skip
 """Ways to write a moment that a card has to name, since several may fit."""
 SURE = 0.9  # of the values have to be times for a unit to fit
+MOSTLY = 0.5  # of those of a column that is called so
 
 
-def fitting(sql: duckdb.DuckDBPyConnection, values: list[str], zone: str, until_ms: int) -> dict[str, tuple[str, str]]:
-    """Units in which most of some values are times that can be, the likeliest first: ``{"ms": (first, last)}``."""
+def fitting(
+    sql: duckdb.DuckDBPyConnection, values: list[str], zone: str, until_ms: int, sure_of: float = SURE
+) -> dict[str, tuple[str, str]]:
+    """Units in which most of some values are times that can be, the likeliest first: ``{"ms": (first, last)}``.
+
+    Of formats the one by which most are times, and then the shortest: days taken for months lie far apart.
+    """
     said = [value for value in values if value]
     fits: dict[str, tuple[str, str]] = {}
+    likely: dict[str, tuple[int, int]] = {}
     formats = [form for form in FORMATS if any(_is_of(value, form) for value in said[:5])]
     for unit in [unit for unit in UNITS if unit not in ("position", "order")] + formats:
         ms = columns.time_ms(Column("said", "VARCHAR"), unit, zone, [])
@@ -35,10 +42,11 @@ def fitting(sql: duckdb.DuckDBPyConnection, values: list[str], zone: str, until_
             f"WHERE ms BETWEEN {EARLIEST_MS} AND {until_ms}",
             [said],
         )
-        if said and inside >= SURE * len(said):
+        if said and inside >= sure_of * len(said):
             fits[unit] = (moment(first), moment(last))
+            likely[unit] = (-inside, last - first)
     sure = {unit: span for unit, span in fits.items() if unit in UNITS}
-    return sure or fits
+    return sure or {unit: fits[unit] for unit in sorted(fits, key=lambda unit: likely[unit])}
 
 
 def _is_of(value: str, form: str) -> bool:
@@ -52,9 +60,9 @@ def _is_of(value: str, form: str) -> bool:
 def advice(fits: dict[str, tuple[str, str]]) -> str:
     """What a card should say of its times."""
     if not fits:
-        return 'No unit fits: if they are only an order, say time_unit = "position"; else compute the time with `sql`'
+        return ' No unit fits: if they are only an order, say time_unit = "position"; else compute the time with `sql`'
     options = [f'as time_unit = "{unit}" they would lie from {first} to {last}' for unit, (first, last) in fits.items()]
-    return "But " + ", ".join(options)
+    return " But " + ", ".join(options)
 
 
 def moment(ms: int) -> str:

@@ -5,6 +5,8 @@ import gzip
 import io
 import json
 import lzma
+import tarfile
+import uuid
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.feather
+import pyarrow.ipc
 import pyarrow.orc
 import pyarrow.parquet as pq
 
@@ -117,6 +120,26 @@ def numbers(kind: pa.DataType) -> Callable[[list[str]], pa.Array]:
     return lambda texts: pa.array([int(text) for text in texts]).cast(kind)
 
 
+def uuids(texts: list[str]) -> pa.Array:
+    return pa.array([uuid.UUID(int=int(text[1:])).bytes[::-1] for text in texts], pa.binary(16))
+
+
+def as_uuid(text: str) -> str:
+    return str(uuid.UUID(bytes=uuid.UUID(int=int(text[1:])).bytes[::-1]))
+
+
+def stream(table: pa.Table, path: Path) -> None:
+    with pa.ipc.new_stream(str(path), table.schema) as out:
+        out.write_table(table)
+
+
+def tar(content: bytes) -> bytes:
+    with tarfile.open(fileobj=(written := io.BytesIO()), mode="w") as archive:
+        (member := tarfile.TarInfo("log.csv")).size = len(content)
+        archive.addfile(member, io.BytesIO(content))
+    return written.getvalue()
+
+
 def objects(rows: list[Row]) -> list[dict]:
     return [{"user": query, "item": item, "ts": at // 1000} for query, item, at in rows]
 
@@ -214,6 +237,8 @@ TEXT = [
     Format("no line end at the end, empty lines", csv(pack=lambda text: text.replace(b"\n", b"\n\n", 3)[:-1])),
     Format("byte order mark", csv(encoding="utf-8-sig")),
     Format("UTF-16 (Excel's Unicode text)", csv("\t", encoding="utf-16")),
+    Format("UTF-16 without a byte order mark", csv(encoding="utf-16-le")),
+    Format("UTF-32", csv(encoding="utf-32")),
     Format("Latin-1, said by the card", csv(encoding="latin-1", rows=accents, more='encoding = "latin-1"\n'),
            expected=accents),
     Format("Latin-1, not said", csv(encoding="latin-1", rows=accents), expected=accents, note="is read as Latin-1"),
@@ -276,6 +301,7 @@ TYPED = [
     Format("Parquet, dictionaries", arrow(lambda v: pa.array(v).dictionary_encode())),
     Format("Parquet, large strings and binary", arrow(lambda v: pa.array(v, pa.large_string()),
                                                       lambda v: pa.array([x.encode() for x in v], pa.binary()))),
+    Format("Parquet, UUIDs as 16 bytes", arrow(uuids), expected=[(as_uuid(q), i, at) for q, i, at in ROWS]),
     Format("Parquet, string views", arrow(lambda v: pa.array(v).cast(pa.string_view()))),
     Format("Parquet, integers in one file, floats and text in another", two_parquets, expected=NUMBERED),
     Format("Parquet in Hive folders, the day from their names, `_SUCCESS` beside", hive, expected=days),
@@ -287,6 +313,7 @@ TYPED = [
                                    unit="date"), expected=days),
     Format("Parquet, zstd", arrow(save=lambda table, path: pq.write_table(table, path, compression="zstd"))),
     Format("Arrow (Feather)", arrow(save=pyarrow.feather.write_feather, name="log.arrow")),
+    Format("a stream of Arrow (Hugging Face's datasets)", arrow(save=stream, name="data-0.arrow")),
     Format("ORC", arrow(save=pyarrow.orc.write_table, name="log.orc")),
     Format("Delta table", arrow(save=delta, name="delta")),
     Format("Iceberg table", arrow(save=iceberg, name="iceberg")),
@@ -359,6 +386,12 @@ REFUSED = [
     Format("an Excel sheet", csv(pack=lambda text: zipped({"[Content_Types].xml": b"<Types/>", "xl/a.xml": text})),
            refused="an Excel sheet, which cannot be read; save it as CSV"),
     Format("a zip archive that is cut off", csv(pack=lambda text: zipped({"a.csv": text})[:-9]), refused="is damaged"),
+    Format("a tar archive", csv(pack=tar), refused="a tar archive, which cannot be read; unpack it"),
+    Format("a tar archive, gzip", csv(pack=lambda text: gzip.compress(tar(text))), refused="a tar archive"),
+    Format("lines of as many items as a basket has", csv(pack=lambda text: b"a,b,c\n" + b"a,b\nc\na,b,c,d\n" * 9),
+           refused="27 of 27 lines do not have the 3 columns of the first"),
+    Format("a path in a bucket", lambda folder: f'path = "s3://shop/log-*.csv"\n{COLUMNS}',
+           refused="s3://shop/log-.* is no folder or file here: mount"),
     Format("an SQLite file", csv(pack=lambda text: b"SQLite format 3\0" + text), refused="an SQLite file"),
     Format("an Avro file", csv(pack=lambda text: b"Obj\1" + text), refused="an Avro file"),
     Format("a picture", csv(pack=lambda text: b"\x89PNG\r\n\x1a\n\0\0\0\r" + text), refused="is no text"),

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.orc
 import pyarrow.parquet as pq
 import pytest
 
@@ -235,3 +236,141 @@ def test_what_begins_as_json_and_is_none_is_refused_in_a_sentence(tmp_path):
     (tmp_path / "log.json").write_text("{u'user': 1, u'item': 2}\n{u'user': 1, u'item': 3}\n")
     with pytest.raises(CardError, match="begins as JSON does, and is none: .* JSON lines or CSV"):
         card_of(tmp_path, "log.json")
+
+
+def test_a_folder_is_read_whole_and_what_else_lies_in_it_is_a_catalogue(tmp_path):
+    (tmp_path / "log").mkdir()
+    for n in range(1, 21):
+        rows = [{"user": q, "item": i, "ts": t.isoformat()} for q, i, t in CLICKS[n - 1 :: 20]]
+        write_csv(tmp_path / "log" / f"{n:02}.csv", [row | ({"channel": "web"} if n > 12 else {}) for row in rows])
+    (tmp_path / "log" / "00.csv").touch()
+    (tmp_path / "log" / "99.csv").write_text("user,item,ts\n")
+    assert rows_of(card_of(tmp_path, "log")[0]) == EXPECTED
+    write_csv(tmp_path / "log" / "goods.csv", [{"item": f"sku-{n}", "title": f"Thing {n}"} for n in range(11)])
+    path, _ = card_of(tmp_path, "log")
+    assert rows_of(path) == EXPECTED and load_card(path).item.table.paths == ["log/goods.csv"]
+
+
+def test_objects_inside_parquet_and_orc_are_flattened_and_rows_without_an_item_are_told(tmp_path):
+    rows = [{"user": {"id": q}, "items": [{"sku": i}] if n else [], "at": t} for n, (q, i, t) in enumerate(CLICKS)]
+    expected = sorted({(q, i, round(t.timestamp() * 1000)) for q, i, t in CLICKS[1:]})
+    for name, save in {"log.parquet": pq.write_table, "log.orc": pyarrow.orc.write_table}.items():
+        save(pa.Table.from_pylist(rows), tmp_path / name)
+        path, found = card_of(tmp_path, name)
+        assert rows_of(path) == expected
+        assert any("1 of 60 rows have nothing in" in line for line in found.said)
+
+
+def test_the_format_is_the_one_by_which_a_log_is_short(tmp_path):
+    """No day is above 12: both 03/09 could be the month."""
+    for form in ("%d/%m/%Y %H:%M", "%m/%d/%Y %H:%M"):
+        write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "on": f"{t:{form}}"} for q, i, t in CLICKS])
+        path, found = card_of(tmp_path, "log.csv")
+        assert rows_of(path) == EXPECTED and any("could also be" in line for line in found.said)
+
+
+def test_times_that_are_in_no_known_unit_are_told_with_one_of_them_also_in_the_card(tmp_path):
+    write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "time": f"{t:%Y-%m-%d %H:%M} EDT"} for q, i, t in CLICKS])
+    path, found = card_of(tmp_path, "log.csv")
+    assert any("the times of time, such as 2026-09-0" in line for line in found.said)
+    assert "are not read, such as" in path.read_text() and load_card(path).clicks.time_unit == "order"
+
+
+def test_what_follows_from_the_query_is_no_item_nor_an_id_that_looks_like_seconds_a_time(tmp_path):
+    """A user has one address, and a visit one user; ids of ten digits could be of 1990 to 2026."""
+    lines = ["t_dat,customer_id,visit,home,article_id"]
+    lines += [
+        f"{t:%Y-%m-%d},{q},{q}-{n // 9},home of {q},0{663713000 + int(i[4:])}" for n, (q, i, t) in enumerate(CLICKS)
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    assert load_card(card_of(tmp_path, "log.csv")[0]).clicks.item == "article_id"
+    (tmp_path / "log.csv").write_text("\n".join(lines).replace("article_id", "what"))
+    clicks = load_card(card_of(tmp_path, "log.csv")[0]).clicks
+    assert (clicks.query, clicks.item, clicks.time) == ("customer_id", "what", "t_dat")
+
+
+def test_several_ids_in_one_text_and_a_row_of_its_own_are_no_item(tmp_path):
+    """As MIND has its impressions, of which most were not clicked."""
+    shown = [" ".join(f"N{k}-{int(k == n % 11)}" for k in range(n % 3 + 1)) for n in range(60)]
+    lines = [f"{n}\tU{q}\t{t:%m/%d/%Y %I:%M:%S %p}\t{shown[n]}" for n, (q, _, t) in enumerate(CLICKS)]
+    (tmp_path / "behaviors.tsv").write_text("\n".join(lines))
+    with pytest.raises(CardError, match=r"column_1 \(another value in each row\).* column_4 \(several ids in one text"):
+        card_of(tmp_path, "behaviors.tsv")
+
+
+def test_small_numbers_of_users_and_items_alike_do_not_swap_them(tmp_path):
+    """Users 0 to 6 are also numbers of films: the item's numbers are more of the catalogue's."""
+    (tmp_path / "u.data").write_text("\n".join(f"{q[1:]}\t{i[4:]}\t3\t{t:%s}" for q, i, t in CLICKS))
+    (tmp_path / "u.item").write_text("\n".join(f"{n}|Film {n} (1995)|01-Jan-1995|0" for n in range(11)))
+    path, _ = card_of(tmp_path, "u.data", "u.item")
+    assert (load_card(path).clicks.query, load_card(path).item.table.id) == ("column_1", "column_1")
+
+
+def test_a_column_that_some_files_lack_is_not_taken_for_the_type(tmp_path):
+    rows = [{"user": q, "item": i, "ts": t.isoformat()} for q, i, t in CLICKS]
+    write_csv(tmp_path / "new.csv", [row | {"event": "buy"} for row in rows[:40]])
+    write_csv(tmp_path / "old.csv", rows[40:])
+    path, found = card_of(tmp_path, "new.csv", "old.csv")
+    assert rows_of(path) == EXPECTED and any("event is not taken for the event_type" in line for line in found.said)
+
+
+@pytest.mark.parametrize("mark", [", ", "~", "^", "\x01"])
+def test_what_else_divides_lines(mark: str, tmp_path: Path):
+    lines = [mark.join(("user", "item", "ts")), *(mark.join((q, i, t.isoformat())) for q, i, t in CLICKS)]
+    (tmp_path / "log.txt").write_text("\n".join(lines))
+    assert rows_of(card_of(tmp_path, "log.txt")[0]) == EXPECTED
+
+
+def test_lines_of_software_before_the_fields_are_passed_over(tmp_path):
+    """As IIS writes them, one of them with as many words as there are columns."""
+    lines = ["#Software: Internet Information Services 10", "#Fields: date time c-ip cs-uri-stem status"]
+    lines += [f"{t:%Y-%m-%d} {t:%H:%M:%S} 10.0.0.{n % 13} /p/{i} 200" for n, (_, i, t) in enumerate(CLICKS)]
+    (tmp_path / "u_ex.log").write_text("\n".join(lines))
+    rows = [(f"10.0.0.{n % 13}", f"/p/{i}", round(t.timestamp() * 1000)) for n, (_, i, t) in enumerate(CLICKS)]
+    assert rows_of(card_of(tmp_path, "u_ex.log")[0]) == sorted(rows)
+
+
+def test_a_dump_of_one_line_is_refused_at_once(tmp_path):
+    (tmp_path / "dump.sql").write_text("INSERT INTO clicks VALUES " + ",".join(["(1,'a','b',2)"] * 600))
+    with pytest.raises(CardError, match="2,400 columns in its first line"):
+        card_of(tmp_path, "dump.sql")
+
+
+def test_a_catalogue_of_many_columns_is_read_in_no_time(tmp_path):
+    """The words for nothing cost a plan that grew with the cube of the columns: minutes for two hundred."""
+    write_csv(tmp_path / "clicks.csv", [{"user_id": q, "item_id": i, "ts": t.isoformat()} for q, i, t in CLICKS])
+    write_csv(
+        tmp_path / "wide.csv", [{"item_id": f"sku-{n}"} | {f"x{k}": f"{n * k}" for k in range(200)} for n in range(11)]
+    )
+    path, _ = card_of(tmp_path, "clicks.csv", "wide.csv")
+    assert check_dataset(load_card(path), tmp_path, 0).catalogues["item"].rows == 11
+
+
+def test_a_path_in_a_bucket_is_refused_with_what_to_do(tmp_path):
+    with pytest.raises(CardError, match="mount that storage or copy"):
+        guess([Path("s3://shop/log.csv")], tmp_path, "log")
+
+
+def test_wrong_times_of_some_rows_are_told_with_the_unit_that_would_be_right(tmp_path):
+    for n, factor in enumerate((1, 1000)):
+        rows = [{"user": q, "item": i, "ts": round(t.timestamp()) * factor} for q, i, t in CLICKS[n * 40 : 40 + n * 20]]
+        write_csv(tmp_path / f"{n}.csv", rows)
+    path, _ = card_of(tmp_path, "0.csv", "1.csv")
+    (told,) = [problem for problem in check_dataset(load_card(path), tmp_path, 0).problems if "row 1 has" in problem]
+    assert "1.csv" in told and 'time_unit = "ms"' in told
+
+
+def test_signals_against_an_item_are_rows_but_no_clicks(tmp_path):
+    kinds = ["view", "dismiss", "other", "seen"]
+    rows = [{"user": q, "item": i, "ts": t.isoformat(), "what": kinds[n % 4]} for n, (q, i, t) in enumerate(CLICKS)]
+    write_csv(tmp_path / "log.csv", [*rows, *rows[:8]])
+    (tmp_path / "card.toml").write_text(
+        'name = "x"\ntitle = "x"\n[clicks]\npath = "log.csv"\nquery = "user"\nitem = "item"\ntime = "ts"\n'
+        'time_unit = "date"\nevent_type = "what"\nevents = { view = 1.0, dismiss = -1.0, seen = 0.0 }\n'
+    )
+    card = load_card(tmp_path / "card.toml")
+    report = check_dataset(card, tmp_path, 0)
+    assert report.dropped == {"event type not in `events`": 17} and report.duplicates == 6
+    assert report.types == {"dismiss": 15, "seen": 15, "view": 15} and (report.rows, report.clicks) == (45, 15)
+    clicks, with_signals = (read_clicks(card, tmp_path, signals).num_rows for signals in (False, True))
+    assert (clicks, with_signals) == (15, 30)
