@@ -75,7 +75,7 @@ def refuse(card: DatasetCard, faults: Faults) -> None:
     good = faults.by_reason.get(0, 0)
     if not good and faults.keyless:
         raise CardError(faults.keyless)
-    if faults.ragged:
+    if faults.ragged and 2 * faults.by_reason[MALFORMED] > sum(faults.by_reason.values()):
         raise CardError(faults.ragged)
     if sum(faults.by_reason.get(reason, 0) for reason in WRONG) > good:
         raise CardError(wrong_times(card, faults, always=True))

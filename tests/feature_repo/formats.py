@@ -388,7 +388,7 @@ REFUSED = [
     Format("a zip archive that is cut off", csv(pack=lambda text: zipped({"a.csv": text})[:-9]), refused="is damaged"),
     Format("a tar archive", csv(pack=tar), refused="a tar archive, which cannot be read; unpack it"),
     Format("a tar archive, gzip", csv(pack=lambda text: gzip.compress(tar(text))), refused="a tar archive"),
-    Format("lines of as many items as a basket has", csv(pack=lambda text: b"a,b,c\n" + b"a,b\nc\na,b,c,d\n" * 9),
+    Format("lines of as many items as a basket has", csv(pack=lambda text: text[:13] + b"a,b\nc\na,b,c,d\n" * 9),
            refused="27 of 27 lines do not have the 3 columns of the first"),
     Format("a path in a bucket", lambda folder: f'path = "s3://shop/log-*.csv"\n{COLUMNS}',
            refused="s3://shop/log-.* is no folder or file here: mount"),
