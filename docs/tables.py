@@ -38,6 +38,7 @@ def comparison() -> str:
     """Hit rates of models on the logs that ``evidence/compare-*.json`` (``dat evaluate``) report on."""
     reports = {file.stem.removeprefix("compare-"): _load(file) for file in sorted(EVIDENCE.glob("compare-*.json"))}
     names = list(dict.fromkeys(name for report in reports.values() for name in report["results"]))
+    names.sort(key="dat".__ne__)
     heads = [f"{report['dataset']}, {report['protocol']}" for report in reports.values()]
     best = {log: max(r["hr100"] for r in report["results"].values()) for log, report in reports.items()}
     rows = []
@@ -138,13 +139,18 @@ def _rates(result: dict[str, Any] | None, best: float) -> str:
 def _table(head: list[str], rows: list[list[str]], reports: Any) -> str:
     lines = [head, ["---"] * len(head), *rows]
     table = "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-    sources = dict.fromkeys(_source(report["provenance"]) for report in reports)
-    return f"{table}\n\n{chr(10).join(f'<small>{source}</small>  ' for source in sources)}\n"
+    return f"{table}\n\n{_sources([report['provenance'] for report in reports])}"
 
 
-def _source(made: dict[str, Any]) -> str:
-    command = re.sub(r" --(json|out) \S+", "", made["command"])  # where it was written to says nothing
-    return f"`{command}` at {made['commit'][:8]}, {made['date']}, {made['cores']} cores of {made['cpu']}"
+def _sources(made: list[dict[str, Any]]) -> str:
+    """The commands, a line each, and the machine behind the last that ran on it."""
+    lines: dict[str, str] = {}
+    for one in made:
+        command = re.sub(r" --(json|out) \S+", "", one["command"])  # where it was written to says nothing
+        lines[f"`{command}` at {one['commit'][:8]}, {one['date']}"] = f"{one['cores']} cores of {one['cpu']}"
+    machines = list(lines.values())
+    told = [line + (f"; {m}" if m not in machines[k + 1 :] else "") for k, (line, m) in enumerate(lines.items())]
+    return "\n".join(f"<small>{line}</small>  " for line in told) + "\n"
 
 
 if __name__ == "__main__":
