@@ -26,7 +26,7 @@ def trained_bundle(downloads: Path, epochs: int = 1) -> Bundle:
     from feature_repo.views import define
     from model.settings.model import DATConfig
     from model.settings.settings import Settings
-    from training.trainer import fit
+    from training.fit import fit
 
     settings = Settings(dataset="movielens-100k")
     card, config = settings.card, DATConfig(epochs=epochs)

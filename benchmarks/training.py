@@ -136,7 +136,7 @@ def make_trainer(
 ) -> "Trainer":
     """A trainer of one of :data:`evaluation.models.DATS` at the paper's sizes, ready for its first step."""
     from evaluation.models import dat_config
-    from training.trainer import make_trainer
+    from training.fit import make_trainer
 
     return make_trainer(training_set(log, queries, items, spread), dat_config(model, batch_size=BATCH, **settings))
 

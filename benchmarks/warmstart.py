@@ -24,7 +24,7 @@ from cli.evidence import write_evidence
 if TYPE_CHECKING:
     from feature_repo.card import DatasetCard
     from model.bundle import Bundle
-    from training.trainer import TrainedModel
+    from training.trained_model import TrainedModel
 
 SEED = 0
 WAYS = ("warm", "scratch", "thrice")
@@ -114,7 +114,7 @@ class Night:
     def fit(self, epochs: int, start: "Bundle | None") -> "tuple[TrainedModel, float]":
         """A model, and the seconds that its training took."""
         from model.settings.model import DATConfig
-        from training.trainer import fit
+        from training.fit import fit
 
         began = time.perf_counter()
         model = fit(self.split.data, DATConfig(epochs=epochs), cut_ms=self.split.cut_ms, initial=start)

@@ -8,7 +8,7 @@ from evaluation.retriever import Retriever
 from evaluation.test_clicks import TestClicks
 from model.settings.model import AMM, PAPER, DATConfig
 from model.settings.settings import merged
-from training.trainer import fit
+from training.fit import fit
 from training.training_set import TrainingSet
 
 

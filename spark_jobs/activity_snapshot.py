@@ -16,7 +16,6 @@ from pyspark.sql import DataFrame, SparkSession
 from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard
 from spark_jobs import activity, lake
-from spark_jobs.training_set import fold_order
 
 KEEP = 3
 log = logging.getLogger(__name__)
@@ -63,7 +62,7 @@ def snapshot(
         side: activity.state_after(new, f"{side}_id", half_lives, getattr(earlier, side, None))
         for side, half_lives in (("query", card.query.half_lives_ms), ("item", card.item.half_lives_ms))
     }
-    recent = activity.recent_items(new, card.history, fold_order(card), earlier.recent if earlier else None)
+    recent = activity.recent_items(new, card.history, lake.fold_order(card), earlier.recent if earlier else None)
 
     with atomic_write(final) as staging:
         for name, rows in (*states.items(), ("recent", recent)):

@@ -223,6 +223,11 @@ def weight(rule: EventRule) -> Column:
     return weights.cast("float")
 
 
+def fold_order(card: DatasetCard) -> list[Column]:
+    """The columns that order clicks: time; within a moment their place in the log, if the card trusts it; event id."""
+    return [F.col(name) for name in ("event_time", *card.clicks.tie, "event_id")]
+
+
 def between(card: DatasetCard, start_ms: int, end_ms: int) -> Column:
     """Which rows of :func:`read_lake` are of a span of time, its end exclusive; files of other dates are not opened."""
     first, last = day_of(card, start_ms).isoformat(), day_of(card, end_ms - 1).isoformat()

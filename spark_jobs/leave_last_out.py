@@ -12,7 +12,7 @@ from pyspark.sql import functions as F
 
 from feature_repo.card import DatasetCard
 from model.settings.night import NightConfig
-from spark_jobs.training_set import fold_order
+from spark_jobs.lake import fold_order
 from training.build import SPAN_MS
 
 

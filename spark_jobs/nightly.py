@@ -55,8 +55,8 @@ from spark_jobs.shared_home import check_shared
 from spark_jobs.validate import check_card, check_days, check_features, check_known, check_set
 from training.bring_up import at_cut
 from training.chosen import chosen
+from training.fit import fit
 from training.trained_model import TrainedModel
-from training.trainer import fit
 from training.training_set import TrainingSet
 
 SIDES = ("query", "item")

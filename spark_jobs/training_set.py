@@ -17,33 +17,27 @@ import shutil
 from collections.abc import Iterable, Iterator
 from datetime import date
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pyspark.sql import Column, DataFrame
+from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard, Side
 from model.windows import Window
+from spark_jobs.activity_snapshot import Activity
+from spark_jobs.lake import fold_order
 from training.build import draw, list_column
 from training.training_set import PROFILE
-
-if TYPE_CHECKING:
-    from spark_jobs.activity_snapshot import Activity
 
 PARTS = ("clicks", "queries", "items", "later", "test")
 CLICK = ("event_id", "query_id", "item_id", "event_time", "event_type", "position")
 FILE_CLICKS = 1_000_000
 ROW_GROUP = 8 << 20  # bytes
 BUCKETS = 1_440  # parts of a day by which clicks are spread over files
-
-
-def fold_order(card: DatasetCard) -> list[Column]:
-    """The columns that order clicks: time; within a moment their place in the log, if the card trusts it; event id."""
-    return [F.col(name) for name in ("event_time", *card.clicks.tie, "event_id")]
 
 
 def items_of(clicks: DataFrame, activity: DataFrame, catalogue: DataFrame, card: DatasetCard, cut_ms: int) -> DataFrame:
@@ -82,7 +76,7 @@ def numbered(rows: DataFrame, order: list[str]) -> DataFrame:
 
 
 def write(
-    window: DataFrame, later: DataFrame, test: DataFrame, activity: "Activity", catalogues: dict[str, DataFrame],
+    window: DataFrame, later: DataFrame, test: DataFrame, activity: Activity, catalogues: dict[str, DataFrame],
     card: DatasetCard, span: Window, negatives: int, seed: int, folder: Path,
 ) -> None:  # fmt: skip
     """Write the tables, in place of earlier ones; the data card comes later.

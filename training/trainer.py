@@ -26,7 +26,6 @@ from training.logq import ItemFrequency
 from training.optimiser import Optimiser
 from training.seen_mask import SeenMask
 from training.towers import Scale, Tower
-from training.trained_model import TrainedModel
 from training.training_set import TrainingSet
 from training.warm_start import warm_start
 
@@ -223,43 +222,3 @@ class Trainer:
     def numpy_towers(self) -> Towers:
         """The towers as day and answer run them."""
         return Towers.of(self.export(), self.data.query_spec, self.data.item_spec, self.config)
-
-
-def fit(
-    data: TrainingSet, config: DATConfig, *, cut_ms: int, initial: Bundle | None = None,
-    on_epoch: OnEpoch = lambda report: None, checkpoint_file: Path | None = None,
-) -> TrainedModel:  # fmt: skip
-    """Train DAT on a window of clicks.
-
-    Args:
-        cut_ms: The end of the window, the moment of the vectors in the result.
-        initial: Start from this bundle's weights, where sizes and ids allow. Its augmented vectors are not taken over:
-            they lie in another space, and have absorbed clicks of this window.
-        on_epoch: Called after each epoch.
-        checkpoint_file: Written after each epoch. Where it exists, left by a run with the same arguments, training goes
-            on from there and ends in the same result.
-    """
-    trainer = make_trainer(data, config, initial)
-    epochs = trainer.run(on_epoch, checkpoint_file)
-    queries, items = trainer.settle()
-    model = TrainedModel(
-        trainer.numpy_towers(),
-        queries,
-        items,
-        data.query_spec,
-        data.item_spec,
-        config,
-        cut_ms,
-        data.excludes_seen,
-        epochs,
-    )
-    return model.with_vectors(queries, items, cut_ms)
-
-
-def make_trainer(data: TrainingSet, config: DATConfig, initial: Bundle | None = None) -> Trainer:
-    """The trainer of a configuration's preset, before its first epoch."""
-    from training.memory_trainer import MemoryTrainer
-    from training.paper import PaperTrainer
-
-    kinds: dict[str, type[Trainer]] = {"memories": MemoryTrainer, "amm": Trainer, "paper": PaperTrainer}
-    return kinds[config.preset](data, config, initial)

@@ -11,8 +11,8 @@ from model.settings.model import DATConfig
 from tests.tiny import CUT_MS
 from tests.training.data import CARD, CONFIG, GRADIENT, MEMORIES, log, profiles, training_set
 from training.bring_up import at_cut
+from training.fit import fit
 from training.trained_model import TrainedModel
-from training.trainer import fit
 
 pytestmark = pytest.mark.trains
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.tiny import CUT_MS
 from tests.training.data import CONFIG, GRADIENT, MEMORIES, training_set
-from training.trainer import fit
+from training.fit import fit
 
 pytestmark = pytest.mark.trains
 

@@ -7,7 +7,7 @@ import pytest
 from model.settings.model import DATConfig
 from tests.tiny import GENRES
 from tests.training.data import CARD, CONFIG, MEMORIES, log, training_set
-from training.trainer import fit
+from training.fit import fit
 
 pytestmark = pytest.mark.trains
 

@@ -12,9 +12,9 @@ from model.towers import Towers
 from tests.tiny import CUT_MS
 from tests.training.data import MEMORIES, log, pair_of_a_moment, training_set
 from training.closed_form import closed_form, item_weights
+from training.fit import fit
 from training.memory import AffineScan
 from training.memory_trainer import QUIET, MemoryTrainer
-from training.trainer import fit
 from training.training_set import TrainingSet
 
 VARIANTS = {

@@ -12,8 +12,8 @@ from evaluation.test_clicks import make_test
 from model.fold import step_sizes
 from tests.tiny import CUT_MS
 from tests.training.data import CARD, GRADIENT, profiles, table, training_set
+from training.fit import fit
 from training.paper import PaperTrainer
-from training.trainer import fit
 from training.training_set import TrainingSet
 
 pytestmark = pytest.mark.trains

@@ -8,8 +8,9 @@ from model.settings.model import PAPER, DATConfig
 from tests.tiny import CUT_MS
 from tests.training.data import CONFIG, GRADIENT, ITEMS, MEMORIES, SMALL, log, pair_of_a_moment, table, training_set
 from training.diagnostics import health
+from training.fit import fit
 from training.trained_model import TrainedModel
-from training.trainer import Trainer, fit
+from training.trainer import Trainer
 from training.training_set import TrainingSet
 
 pytestmark = pytest.mark.trains
