@@ -190,7 +190,10 @@ class FeastSink:
         """
         topic, side, size = partition.topic, self._sides[partition.topic], self.config.sink_rows
         end = self.port.end(partition)
-        mark = _Mark(self.bundle.version, max(int(1e6 * self._clock()), before.base + end + 2), False)
+        # Above what the store has, too: a sink whose clock is ahead may have written to it after it was replaced, and
+        # the store would refuse all that has a lower stamp.
+        least = max(before.base, self._stored_base(partition)) + end + 2
+        mark = _Mark(self.bundle.version, max(int(1e6 * self._clock()), least), False)
         self._marks[partition] = mark
         self._commit({partition: offset})
         # Before the rows: a store that is emptied among them is found out.
@@ -236,6 +239,14 @@ class FeastSink:
         self._commit({p: batch.next for p, batch in batches.items() if p not in self._rests})
 
     # -- the store's marker: written before a partition's rows, it is gone when the store has lost some of them --------
+
+    def _stored_base(self, partition: TopicPartition) -> int:
+        """The base that the store's marker has; 0: none, or the store is away."""
+        try:
+            return self._writer.read_marker(marker(partition)) or 0
+        except Exception as error:  # the online stores raise their drivers' own errors
+            log.warning("online_store_unavailable marker=%s error=%r", partition, error)
+            return 0
 
     def _marker_ok(self, partition: TopicPartition, mark: _Mark) -> bool:
         """Whether the store has the marker of this partition; a store that is away counts as one that has."""
