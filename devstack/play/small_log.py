@@ -23,8 +23,8 @@ from serving.bundle_watcher import Running
 from serving.service import Service
 from serving.token import Token
 from streaming.kafka.records import unpack
-from streaming.sink.feast_sink import with_stamps
 from streaming.sink.online_writer import OnlineWriter
+from streaming.sink.rows import with_stamps
 from streaming.stages.stage import ItemStage, QueryStage
 
 if TYPE_CHECKING:

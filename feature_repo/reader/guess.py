@@ -1,6 +1,5 @@
 """A first card for some files: which column is what, guessed from names and values, and said."""
 
-import json
 import re
 import tempfile
 from collections.abc import Iterable
@@ -11,18 +10,17 @@ import duckdb
 
 from feature_repo.card import NULLS, CardError, Files, is_remote
 from feature_repo.reader import columns
+from feature_repo.reader.card_text import called, catalogue_lines, file_lines, select_lines, toml
 from feature_repo.reader.faults import latest_ms, malformed_lines, ragged
 from feature_repo.reader.files import File, find, is_table, look_at
 from feature_repo.reader.lines import divided
 from feature_repo.reader.nested import flatten
 from feature_repo.reader.roles import (
     ENOUGH,
-    WORDS,
     Looked,
     Units,
     clock_beside,
     is_grade,
-    is_id,
     is_item,
     is_packed,
     is_unique,
@@ -87,14 +85,14 @@ def guess(files: list[Path], folder: Path, name: str) -> Guess:
             f"{', '.join(path.name for path in (log.path, *log.more))} {'have' if log.more else 'has'} the clicks: "
             + ", ".join(f"{role} = {column}" for role, column in chosen.items())
         )
-        lines = [f"name = {_toml(name)}", f"title = {_toml(name)}", 'folder = ""', "", "[clicks]"]
+        lines = [f"name = {toml(name)}", f"title = {toml(name)}", 'folder = ""', "", "[clicks]"]
         lines += _clicks(sql, log, chosen, times, folder, found)
         sides: dict[str, Looked] = {}
         for table in others:
             side, key = _side_of(table, log, chosen, found)
             if side not in sides:
                 sides[side] = _with_parts(table, others)
-                lines += _catalogue(sides[side], side, key, units[table.path], folder)
+                lines += catalogue_lines(sides[side], side, key, units[table.path], folder)
             elif table.path not in sides[side].more:
                 found.said.append(
                     f"{table.path.name} is left out: {sides[side].path.name} is the {side} catalogue already, "
@@ -142,17 +140,17 @@ def _clicks(
     if exploded:
         found.said.append(f"{chosen['item']} holds lists: `sql` makes a row of each item")
     if log.flat or exploded or how:
-        lines = _select(log, chosen, clock if how else None, exploded, folder)
+        lines = select_lines(log, chosen, clock if how else None, exploded, folder)
     else:
-        lines = _file(log, folder) + [f"{role} = {_toml(column)}" for role, column in chosen.items()]
-    lines += [f"# times of {_toml(name)} are not read, such as {_toml(log.values[name][0])}" for name in unread]
-    lines.append(f"time_unit = {_toml(unit)}")
+        lines = file_lines(log, folder) + [f"{role} = {toml(column)}" for role, column in chosen.items()]
+    lines += [f"# times of {toml(name)} are not read, such as {toml(log.values[name][0])}" for name in unread]
+    lines.append(f"time_unit = {toml(unit)}")
     if "event_type" in chosen:
         kinds = log.values[chosen["event_type"]]
         found.said.append(
             f"every type of event counts as a click; `events` says what each weighs: {', '.join(kinds[:8])}"
         )
-        lines.append("# events = { " + ", ".join(f"{_toml(kind)} = 1.0" for kind in kinds[:8]) + " }")
+        lines.append("# events = { " + ", ".join(f"{toml(kind)} = 1.0" for kind in kinds[:8]) + " }")
     if "value" in chosen and is_grade(log, chosen["value"]):
         grades = sorted(map(float, log.values[chosen["value"]]))
         found.said.append(
@@ -272,7 +270,7 @@ def _with_commas(looked: Looked) -> set[str]:
 def _look_nested(
     reading: Reading, spec: Files, group: _Group, select: str, is_json: bool, found: Guess
 ) -> Looked:  # fmt: skip
-    path, name = group.path, _called(group.path)
+    path, name = group.path, called(group.path)
     try:
         reading.sql.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {select}")
     except duckdb.Error as error:
@@ -382,81 +380,3 @@ def _with_parts(table: Looked, others: list[Looked]) -> Looked:
         for path in (other.path, *other.more)
     ]
     return replace(table, more=[*table.more, *alike])
-
-
-def _catalogue(table: Looked, side: str, key: str, times: dict[str, Units], folder: Path) -> list[str]:
-    """The lines of a side's table."""
-    if table.flat:
-        picked = ", ".join(f"{value} AS {quoted(name)}" for name, value in table.flat.columns.items())
-        lines = ["", f"[{side}.table]", f"id = {_toml(key)}", *_sql(table, picked, table.flat.rows, folder)]
-        lines += ["", f"[{side}]"] if len(table.different) > 1 else []
-    else:
-        lines = ["", f"[{side}]", f"table = {{ {', '.join([*_file(table, folder), f'id = {_toml(key)}'])} }}"]
-    features = []
-    for name in table.different:
-        if name == key:
-            continue
-        kind = "text"
-        if name in table.lists:
-            kind = "categories"
-        elif name in times:
-            kind = "time"
-        elif name in table.numbers and not is_id(name):
-            kind = "number"
-        elif table.different[name] <= WORDS and table.different[name] < table.rows / 2:
-            kind = "category"
-        unit = f", time_unit = {_toml(next(iter(times[name])))}" if kind == "time" else ""
-        features.append(f"{_toml(name)} = {{ column = {_toml(name)}, kind = {_toml(kind)}{unit} }}")
-        if kind == "category" and side == "item" and not any(line.startswith("category") for line in lines):
-            lines.append(f"category = {_toml(name)}")
-    return [*lines, f"[{side}.features]", *features] if features else lines
-
-
-def _file(table: Looked, folder: Path) -> list[str]:
-    paths = [
-        _toml(str(path.relative_to(folder) if path.is_relative_to(folder) else path))
-        for path in (table.path, *table.more)
-    ]
-    lines = [f"path = [{', '.join(paths)}]" if table.more else f"path = {paths[0]}"]
-    if table.spec.separator != ",":
-        lines.append(f"separator = {_toml(table.spec.separator)}")
-    if table.spec.skip:
-        lines.append(f"skip = {table.spec.skip}")
-    if table.spec.decimal != ".":
-        lines.append(f"decimal = {_toml(table.spec.decimal)}")
-    if table.spec.header:
-        lines.append(f"header = [{', '.join(map(_toml, table.spec.header))}]")
-    return lines
-
-
-def _select(table: Looked, chosen: dict[str, str], clock: str | None, exploded: bool, folder: Path) -> list[str]:
-    """A SELECT that makes clicks of what columns alone cannot say."""
-    name = _called(table.path)
-    written = table.flat.columns if table.flat else {column: quoted(column) for column in table.different}
-    picked = []
-    for role, column in chosen.items():
-        value = written[column]
-        if role == "item" and exploded:
-            value = f"unnest({value})"
-        if role == "time" and clock:
-            value = f"{value} || ' ' || {written[clock]}"
-        picked.append(f"{value} AS {role}")
-    rows = table.flat.rows if table.flat else quoted(name)
-    columns = [f"{role} = {_toml(role)}" for role in ("event_type", "value") if role in chosen]
-    return _sql(table, ", ".join(picked), rows, folder) + columns
-
-
-def _sql(table: Looked, picked: str, rows: str, folder: Path) -> list[str]:
-    return [
-        f"tables.{_toml(_called(table.path))} = {{ {', '.join(_file(table, folder))} }}",
-        "sql = '''", f"SELECT {picked}", f"FROM {rows}", "'''",
-    ]  # fmt: skip
-
-
-def _called(path: Path) -> str:
-    """What SQL calls a file."""
-    return re.sub(r"\W", "_", path.name.split(".")[0])
-
-
-def _toml(text: str) -> str:
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")

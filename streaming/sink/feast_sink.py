@@ -22,7 +22,6 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 
 from model.bundle import Bundle
 from model.settings.updater import UpdaterConfig
-from model.state import ItemUpdate, QueryUpdate, is_nobody
 from streaming import metrics
 from streaming.kafka.changelog import Change
 from streaming.kafka.offsets import sink_group, texts
@@ -30,14 +29,13 @@ from streaming.kafka.partitioner import RowPartitions
 from streaming.kafka.topics import described
 from streaming.sink.online_writer import OnlineWriter
 from streaming.sink.port import KafkaSinkPort, Place, Polled, SinkPort
-from streaming.stages import item_stage, query_stage
+from streaming.sink.rows import STAMP, compacted, latest, seeds, slices, stamped, with_stamps
 from streaming.worker import WorkerError
 
 if TYPE_CHECKING:
     from feast import FeatureStore
 
 log = logging.getLogger(__name__)
-STAMP = "stamp"
 _TAKE_OVER_S = 1_800
 """How long the group waits for a sink that writes what was clicked since the cut; Kafka's default of five minutes is
 too short for a million ids, and a sink that is put out of its group begins anew, for ever."""
@@ -192,7 +190,7 @@ class FeastSink:
         end = self.port.end(partition)
         # Above what the store has, too: a sink whose clock is ahead may have written to it after it was replaced, and
         # the store would refuse all that has a lower stamp.
-        least = max(before.base, self._stored_base(partition)) + end + 2
+        least = max(before.base, self._stored_base(partition) or 0) + end + 2
         mark = _Mark(self.bundle.version, max(int(1e6 * self._clock()), least), False)
         self._marks[partition] = mark
         self._commit({partition: offset})
@@ -240,20 +238,18 @@ class FeastSink:
 
     # -- the store's marker: written before a partition's rows, it is gone when the store has lost some of them --------
 
-    def _stored_base(self, partition: TopicPartition) -> int:
-        """The base that the store's marker has; 0: none, or the store is away."""
+    def _stored_base(self, partition: TopicPartition) -> int | None:
+        """The base that the store's marker has, 0 without one; None: the store is away."""
         try:
             return self._writer.read_marker(marker(partition)) or 0
         except Exception as error:  # the online stores raise their drivers' own errors
             log.warning("online_store_unavailable marker=%s error=%r", partition, error)
-            return 0
+            return None
 
     def _marker_ok(self, partition: TopicPartition, mark: _Mark) -> bool:
         """Whether the store has the marker of this partition; a store that is away counts as one that has."""
-        try:
-            base = self._writer.read_marker(marker(partition))
-        except Exception as error:  # the online stores raise their drivers' own errors
-            log.warning("online_store_unavailable marker=%s error=%r", partition, error)
+        base = self._stored_base(partition)
+        if base is None:
             return True
         metrics.MARKER_OK.set(base == mark.base)
         return base == mark.base
@@ -342,69 +338,9 @@ def _partitions(config: UpdaterConfig) -> list[TopicPartition]:
     return [TopicPartition(topic, p) for topic, (_, count) in topics.items() for p in range(count)]
 
 
-def with_stamps(rows: pa.RecordBatch, stamps: np.ndarray) -> pa.RecordBatch:
-    """Rows with a column more: the stamp of each (µs)."""
-    plain = rows.replace_schema_metadata()
-    return pa.RecordBatch.from_arrays(
-        [*plain.columns, pa.array(stamps, pa.int64())], schema=plain.schema.append(pa.field(STAMP, pa.int64()))
-    )
-
-
-def stamped(changes_: Iterable[Change], base: int) -> Iterator[pa.RecordBatch]:
-    """The rows of some changes with their stamps, but for those in which time alone has changed the vectors."""
-    for change in changes_:
-        if not change.drift and len(change.rows):
-            yield with_stamps(change.rows, np.full(len(change.rows), base + change.offset + 1))
-
-
 def _noting(changes_: Iterable[Change], read: dict[int, Change]) -> Iterator[Change]:
     """The same changes; ``read`` then has the last one of each partition that says how far its input has come."""
     for change in changes_:
         if change.next:
             read[change.partition] = change
         yield change
-
-
-def compacted(batches: Iterable[pa.RecordBatch], rows: int = 100_000) -> pa.RecordBatch | None:
-    """The last row of each id among many batches, without ever holding many more than that."""
-    kept: list[pa.RecordBatch] = []
-    for batch in batches:
-        kept.append(batch)
-        if sum(map(len, kept[1:])) > max(rows, len(kept[0])):
-            kept = [latest(kept)]
-    return latest(kept)
-
-
-def slices(rows: pa.RecordBatch | None, size: int) -> Iterator[pa.RecordBatch]:
-    """``size`` rows at a time."""
-    if rows is not None:
-        yield from (rows.slice(start, size) for start in range(0, len(rows), size))
-
-
-def latest(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
-    """The last row of each id among some batches, oldest batch first."""
-    if not batches:
-        return None
-    table = pa.Table.from_batches(batches)
-    last = {key: position for position, key in enumerate(table["id"].to_pylist())}
-    return table.take(pa.array(sorted(last.values()), pa.int64())).combine_chunks().to_batches()[0]
-
-
-def seeds(bundle: Bundle, side: str, partition: int, homes: RowPartitions, size: int) -> Iterator[pa.RecordBatch]:
-    """The bundle's rows whose ids are at home in a partition, those of ``size`` ids of the table at a time."""
-    table = bundle.queries if side == "query" else bundle.items
-    item_ids = np.array(bundle.items.ids, object)
-    for start in range(0, len(table.ids), size):
-        rows = np.arange(start, min(start + size, len(table.ids)))
-        rows = rows[homes(rows, table.ids) == partition]
-        rows = rows[np.array([not is_nobody(table.ids[row]) for row in rows.tolist()], bool)]
-        if not len(rows):
-            continue
-        names = ("a", "update_count", "clicks", "counters", "last_click")
-        values, every = {name: getattr(table, name)[rows] for name in names}, np.arange(len(rows))
-        if side == "query":
-            update = QueryUpdate(rows, recent_items=table.recent_items[rows], **values)
-            yield query_stage.changelog(update, table.ids, item_ids, every)
-        else:
-            step = item_stage.ItemStep(ItemUpdate(rows, **values), table.vectors[rows], table.as_of[rows], every)
-            yield item_stage.changelog(step, table.ids, every)

@@ -93,8 +93,8 @@ class updater_off_writes:
     def __init__(self, store, bundle, query_id: str):
         import numpy as np
 
-        from streaming.sink.feast_sink import seeds
         from streaming.sink.online_writer import OnlineWriter
+        from streaming.sink.rows import seeds
 
         rows = next(iter(seeds(bundle, "query", 0, lambda rows, ids: np.zeros(len(rows), int), 100)))
         row = rows.slice(bundle.queries.ids.index(query_id), 1)

@@ -6,9 +6,10 @@ import time
 import numpy as np
 import pandas as pd
 import pytest
+from kafka import TopicPartition
 
 from model.click import Click
-from streaming.sink.feast_sink import refill, whole
+from streaming.sink.feast_sink import marker, refill, whole
 from streaming.sink.online_writer import OnlineWriter
 from tests.conftest import PARTITIONS
 from tests.streaming.loop import committed, eventually, folded, produce, running, some_clicks, truth, updater_config
@@ -191,6 +192,27 @@ def test_what_a_frozen_sink_writes_late_is_refused(kafka, tmp_path):
     for _, *given in late:
         writer.write(*given)
     assert in_store(store, bundle, clicks)
+
+
+def test_what_a_replaced_sink_with_a_clock_ahead_writes_late_is_written_over(kafka, tmp_path):
+    """It has the partition's marker and older rows, both with stamps of an hour from now."""
+    store, bundle, clicks = tiny_store(tmp_path, queries=9, items=12), tiny_bundle("sink-9"), some_clicks(80)
+    late, write, ahead = [], OnlineWriter.write, 3_600_000_000
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(OnlineWriter, "write", lambda *given: late.append(given) or write(*given))
+        with running(bundle, store, updater_config(kafka, monitor_s=0.2)):
+            produce(kafka, clicks[:40])
+            eventually(lambda: in_store(store, bundle, clicks[:40]), "the store has the first clicks")
+            written = list(late)
+            produce(kafka, clicks[40:])
+            eventually(lambda: in_store(store, bundle, clicks), "the store has all clicks")
+            writer = OnlineWriter(store, bundle.version)
+            for _, side, rows, stamps in written:
+                write(writer, side, rows, stamps + ahead)
+            for topic in (kafka.topics.query_vectors, kafka.topics.item_vectors):
+                for name in (marker(TopicPartition(topic, p)) for p in range(PARTITIONS)):
+                    writer.write_marker(name, (writer.read_marker(name) or 0) + 2 * ahead)
+            eventually(lambda: in_store(store, bundle, clicks), "the store has all clicks again")
 
 
 def test_a_store_is_refilled_on_request(kafka, tmp_path):

@@ -16,8 +16,8 @@ from model.partitioner import partitions_of
 from model.state import EntityState, is_nobody
 from serving.redis_reader import RedisReader
 from streaming.forgetting import ForgetWriter, read_forgotten, without
-from streaming.sink.feast_sink import seeds
 from streaming.sink.online_writer import VIEWS, OnlineWriter
+from streaming.sink.rows import seeds
 from tests.conftest import PARTITIONS
 from tests.streaming.loop import committed, eventually, produce, running, some_clicks, updater_config
 from tests.streaming.test_feast_sink import online
