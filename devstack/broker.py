@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from devstack.maven import MavenError, fetch_jars
+from devstack.ports import free_port, in_use
 from devstack.processes import start_child
 
 KAFKA_VERSION = "4.3.1"
@@ -97,23 +98,6 @@ def java() -> str:
             f"Kafka and Spark need Java 17 or later and {found} is version {major or 'unknown'}: {advice}"
         )
     return found
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def _in_use(port: int) -> bool:
-    with socket.socket() as probe:
-        # As the broker does, or a port that is only lingering after a kill would count as taken.
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return True
-    return False
 
 
 class LocalBroker:
@@ -205,7 +189,7 @@ class LocalBroker:
             if ports.is_file():
                 self._ports = json.loads(ports.read_text())
             else:
-                self._ports = {"port": _free_port(), "controller": _free_port()}
+                self._ports = {"port": free_port(), "controller": free_port()}
             if self._wanted_port:
                 self._ports["port"] = self._wanted_port
             ports.write_text(json.dumps(self._ports))
@@ -223,7 +207,7 @@ class LocalBroker:
                 "free some space or choose another home folder"
             )
         for name, port in self._ports.items():
-            if _in_use(port):
+            if in_use(port):
                 raise BrokerError(
                     f"port {port}, the broker's {name}, is in use by another process: end that one, "
                     f"or delete {ports} to choose a new port"
@@ -242,7 +226,7 @@ class LocalBroker:
             with start_child(command, subprocess.PIPE) as formatting:
                 said = formatting.communicate()[0].decode(errors="replace")
             if formatting.returncode:
-                raise BrokerError(f"Kafka could not format {self.folder}: {_last_line(said)}")
+                raise BrokerError(f"Kafka could not format {self.folder}: {_reason(said)}")
         with (self.folder / "broker.out").open("wb") as out:
             self.process = start_child([*base, "kafka.Kafka", str(config)], out)
         (self.folder / "pid").write_text(str(self.process.pid))
@@ -260,7 +244,7 @@ class LocalBroker:
                     )
                 if "Failed to acquire lock" in text:
                     raise BrokerError(f"another broker runs on {self.folder}: end it first")
-                raise BrokerError(f"Kafka ended as it started: {_last_line(text)} (see {self.log})")
+                raise BrokerError(f"Kafka ended as it started: {_reason(text)} (see {self.log})")
             if _answers(self.bootstrap):
                 return
             time.sleep(0.1)
@@ -289,6 +273,9 @@ def _answers(bootstrap: str) -> bool:
         admin.close()
 
 
-def _last_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.lstrip().startswith("at ")]
-    return lines[-1][:300] if lines else "it said nothing"
+def _reason(log: str) -> str:
+    """The innermost cause that a JVM's log ends with, or its last line."""
+    lines = [line.strip() for line in log.splitlines() if line.strip()]
+    told = [line for line in lines if not line.startswith(("at ", "... "))]
+    causes = [line.removeprefix("Caused by: ") for line in told if line.startswith("Caused by: ")]
+    return (causes or told or ["it said nothing"])[-1][:300]

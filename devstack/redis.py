@@ -6,6 +6,7 @@ import subprocess
 import time
 from pathlib import Path
 
+from devstack.ports import free_port
 from devstack.processes import start_child
 
 
@@ -46,12 +47,12 @@ class LocalRedis:
         server = shutil.which("redis-server")
         if not server:
             raise RedisError("--redis needs a redis-server on the PATH; install it, e.g. apt-get install redis-server")
-        self.port = self.port or _free_port()
+        self.port = self.port or free_port()
         self.folder.mkdir(parents=True, exist_ok=True)
         options = ["--bind", "127.0.0.1", "--port", str(self.port), "--save", ""]
         options += ["--appendonly", "yes" if self.keep else "no"]
         if self.cluster:
-            options += ["--cluster-enabled", "yes", "--cluster-port", str(_free_port())]
+            options += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
         with (self.folder / "redis.log").open("wb") as log:
             self.process = start_child([server, *options], log, cwd=self.folder)
         if not self._answers():
@@ -74,12 +75,6 @@ class LocalRedis:
                     return True
             time.sleep(0.05)
         return False
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def _own_all_slots(port: int) -> None:

@@ -2,7 +2,6 @@
 
 import asyncio
 import random
-import socket
 import struct
 import threading
 
@@ -96,13 +95,6 @@ class Proxy:
         task = self._loop.create_task(late())
         self._late.add(task)
         task.add_done_callback(self._late.discard)
-
-
-def free_port() -> int:
-    """A port of this machine that nobody listens on."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _client(request: bytes) -> bytes:

@@ -9,8 +9,9 @@ from typing import Any
 
 from devstack.broker import LocalBroker
 from devstack.chaos.faults import PARTITIONS, ChaosError
-from devstack.chaos.proxy import Proxy, free_port
+from devstack.chaos.proxy import Proxy
 from devstack.chaos.verify import SIDES, compare, last_rows
+from devstack.ports import free_port
 from devstack.synthetic_bundle import made_up_bundle, made_up_clicks, made_up_home
 from model.bundle import Bundle
 from model.click import Click

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cli.main import explain
-from devstack.chaos.proxy import free_port
+from devstack.ports import free_port
 from tests.cli.conftest import Run
 from tests.market import write_market
 

@@ -14,7 +14,7 @@ from pathlib import Path
 import httpx
 import pytest
 
-from devstack.chaos.proxy import free_port
+from devstack.ports import free_port
 from model.bundle_store import BundleStore
 from tests.deploy.tools import ROOT
 from tests.streaming.loop import eventually

@@ -3,7 +3,6 @@
 import contextlib
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ import httpx
 import pytest
 from feast import FeatureStore
 
+from devstack.ports import free_port
 from feature_repo.card import load_card
 from feature_repo.store import open_store, register
 
@@ -54,9 +54,7 @@ def test_feast_by_hand_uses_the_home_and_the_redis_of_the_environment(tmp_path: 
 
 @pytest.mark.server
 def test_the_feast_ui_starts_on_the_folder(tmp_path: Path):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     command = [sys.executable, "-m", "feast.cli.cli", "ui", "--host", "127.0.0.1", "--port", str(port)]
     shutil.copytree(ROOT / "feature_repo", tmp_path / "feature_repo", ignore=shutil.ignore_patterns("__pycache__"))
     with subprocess.Popen(

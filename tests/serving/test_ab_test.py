@@ -3,7 +3,6 @@
 import json
 import math
 import random
-import socket
 import time
 
 import numpy as np
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pytest
 
 from cli.ab import NoAnswers, ab
+from devstack.ports import free_port
 from feature_repo.event_rule import EventRule
 from model.bundle_store import BundleStore
 from model.settings.serving import ExperimentConfig, ServingConfig
@@ -210,9 +210,7 @@ def test_preference_is_the_treatments_share_of_clicks_on_interleaved_lists():
 
 @pytest.mark.flaky(reruns=2)
 def test_a_broker_that_is_away_costs_impressions_and_nothing_else():
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        nobody = f"127.0.0.1:{probe.getsockname()[1]}"
+    nobody = f"127.0.0.1:{free_port()}"
     log = ImpressionLog(KafkaConnection(bootstrap=nobody, connect_timeout_ms=300), 1.0)
     log.start()
     impression = Impression(query_id="q", at=1, served=2, items=["a"], bundle="b", source="stream")

@@ -1,11 +1,10 @@
 """``dat status`` shows what the stream and the service do, and names what does not answer."""
 
-import socket
-
 import httpx
 from rich.console import Console
 
 from cli.status import frame, look, quantile
+from devstack.ports import free_port
 from model.bundle_store import BundleStore
 from model.settings.serving import ServingConfig
 from model.settings.settings import Settings
@@ -27,9 +26,7 @@ def shown(before, now) -> str:
 def test_a_frame_of_the_whole_loop(kafka, tmp_path):
     bundle, store = tiny_bundle("status-1"), tiny_store(tmp_path, queries=9, items=12)
     BundleStore(tmp_path / "bundles").publish(bundle)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     config = updater_config(kafka, metrics_port=port)
     settings, clicks = Settings(home=tmp_path, updater=config), some_clicks(50)
     service = Service(bundle, store, config, tmp_path, ServingConfig())

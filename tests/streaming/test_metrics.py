@@ -1,6 +1,5 @@
 """The updater answers Prometheus and the two checks, with the numbers of what it has done."""
 
-import socket
 import threading
 import urllib.error
 import urllib.request
@@ -8,6 +7,7 @@ import urllib.request
 import pytest
 from kafka.admin import KafkaAdminClient, NewPartitions
 
+from devstack.ports import free_port
 from streaming.kafka.topics import PartitionsDiffer
 from streaming.stages.stage import QueryStage
 from tests.streaming.loop import eventually, produce, running, some_clicks, updater_config
@@ -28,9 +28,7 @@ def sample(text: str, name: str) -> float:
 
 def test_metrics_tell_what_was_done(kafka, tmp_path):
     store, bundle = tiny_store(tmp_path, queries=9, items=12), tiny_bundle("metrics-1")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     with running(bundle, store, updater_config(kafka, metrics_port=port)):
         assert get(f"{url}/healthz")[0] == 200
@@ -61,9 +59,7 @@ def test_ready_says_no_while_clicks_do_not_get_through(kafka, tmp_path, monkeypa
     store, bundle = tiny_store(tmp_path, queries=9, items=12), tiny_bundle("metrics-2")
     hang, process = threading.Event(), QueryStage.process
     monkeypatch.setattr(QueryStage, "process", lambda self, records: hang.wait(60) and process(self, records))
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     config = updater_config(kafka, metrics_port=port, metrics_host="0.0.0.0", monitor_s=0.2, stalled_s=3)
     with running(bundle, store, config, feast_sink=False):

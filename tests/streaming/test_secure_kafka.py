@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import socket
 import subprocess
 import time
 from base64 import urlsafe_b64encode
@@ -74,13 +73,10 @@ def secure(tmp_path_factory):
     key, _, _ = pkcs12.load_key_and_certificates((folder / "dat.p12").read_bytes(), PASSWORD.encode())
     for file, protection in (("dat.key", BestAvailableEncryption(b"key-secret")), ("plain.key", NoEncryption())):
         (folder / file).write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, protection))
-    sockets = [socket.socket() for _ in range(2)]
-    for probe in sockets:
-        probe.bind(("127.0.0.1", 0))
-    sasl, mtls = (probe.getsockname()[1] for probe in sockets)
-    for probe in sockets:
-        probe.close()
     from devstack.broker import LocalBroker
+    from devstack.ports import free_port
+
+    sasl, mtls = free_port(), free_port()
 
     with LocalBroker(folder / "kafka", properties=lambda ports: listeners(ports, sasl, mtls, folder)) as broker:
         admin = KafkaConnection(bootstrap=broker.bootstrap)
