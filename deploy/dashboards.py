@@ -42,6 +42,7 @@ SERVICE = (
     Panel("Waiting", {"for their turn": "sum(dat_answers_pending)", "for a click": "sum(dat_answers_held)"}),
     Panel("Reading the online store", _quantiles("dat_store_read_seconds"), "s"),
     Panel("Failed reads", {"a second": "sum(rate(dat_store_errors_total[5m]))"}, "reqps"),
+    Panel("Wrong keys", {"{{result}}": "sum by (result) (rate(dat_wrong_keys_total[5m]))"}, "reqps"),
     Panel("Clicks posted", {"{{result}}": "sum by (result) (rate(dat_clicks_posted_total[5m]))"}, "reqps"),
     Panel("Impressions", {"{{result}}": "sum by (result) (rate(dat_impressions_total[5m]))"}, "reqps"),
     Panel("Oldest click that does not show", {"{{instance}}": "dat_staleness_seconds"}, "s"),

@@ -2,8 +2,6 @@
 
 import asyncio
 import threading
-import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,12 +11,11 @@ from model.click import Click
 from model.settings.updater import KafkaConnection
 from serving.batcher import Overloaded
 from serving.metrics import CLICKS
+from serving.rates import Rates
 from serving.token import Token
 from streaming.clicks import ClickWriter
 
 _THREADS = 8
-_REMEMBERED = 100_000  # queries whose clicks of the last minute are counted
-_MINUTE_S = 60.0
 
 
 class NotWritten(RuntimeError):
@@ -42,7 +39,7 @@ class ClickProducer:
 
     def __init__(self, kafka: KafkaConnection, timeout_s: float, limit: int, per_minute: int):
         self._kafka, self._timeout_s, self._limit = kafka, timeout_s, limit
-        self._rates = Rates(per_minute)
+        self._rates, self._per_minute = Rates(), per_minute
         self._pool = ThreadPoolExecutor(_THREADS, "clicks")
         self._writer: ClickWriter | None = None  # made when it is first needed: a broker may be away at the start
         self._making = threading.Lock()
@@ -56,7 +53,8 @@ class ClickProducer:
             NotWritten: they did not acknowledge it in time.
             Overloaded: too many clicks are on their way. TooManyClicks: this query's are too many.
         """
-        self._rates.count(click.query_id)
+        if wait_s := self._rates.take(click.query_id, self._per_minute, self._per_minute / 60):
+            raise TooManyClicks(click.query_id, self._per_minute, wait_s)
         if self._on_their_way >= self._limit:
             CLICKS.labels("refused").inc()
             raise Overloaded(f"{self._on_their_way} clicks are on their way")
@@ -85,26 +83,3 @@ class ClickProducer:
         with self._making:
             self._writer = self._writer or ClickWriter(self._kafka)
         return self._writer.write(click, self._timeout_s)
-
-
-class Rates:
-    """How often each of many has done something within the last minute."""
-
-    def __init__(self, per_minute: int):
-        self._per_minute = per_minute
-        self._counts: OrderedDict[str, tuple[float, int]] = OrderedDict()  # who → when its minute began, how often
-
-    def count(self, who: str) -> None:
-        """Raises:
-        TooManyClicks: it was often enough.
-        """
-        now = time.monotonic()
-        began, count = self._counts.get(who, (now, 0))
-        if now - began >= _MINUTE_S:
-            began, count = now, 0
-        if count >= self._per_minute:
-            raise TooManyClicks(who, self._per_minute, max(1, round(began + _MINUTE_S - now)))
-        self._counts[who] = began, count + 1
-        self._counts.move_to_end(who)
-        if len(self._counts) > _REMEMBERED:
-            self._counts.popitem(last=False)

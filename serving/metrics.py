@@ -14,6 +14,10 @@ DURATION = Histogram(
     "dat_http_request_duration_seconds", "From a request's head to its answer's", ["route"], buckets=_SECONDS,
     registry=REGISTRY,
 )  # fmt: skip
+WRONG_KEYS = Counter(
+    "dat_wrong_keys", "Wrong keys; unread: refused unseen after too many from their address", ["result"],
+    registry=REGISTRY,
+)  # fmt: skip
 ANSWERS = Counter("dat_answers", "Answers", ["source", "fallback"], registry=REGISTRY)
 PENDING = Gauge("dat_answers_pending", "Answers that wait for their turn", registry=REGISTRY)
 HELD = Gauge("dat_answers_held", "Answers that wait for a click", registry=REGISTRY)

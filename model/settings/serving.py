@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field, SecretStr
+from pydantic import Field, IPvAnyNetwork, SecretStr
 
 from model.settings.part import SettingsPart
 
@@ -110,6 +110,12 @@ class ServingConfig(SettingsPart):
     """Keys that may do some things each."""
     requests_per_second: float | None = Field(default=None, gt=0)
     """Requests a second that a caller may make: each key, or each address where no key is asked for."""
+    wrong_keys_per_minute: int = Field(default=10, ge=1)
+    """Wrong keys that may come from one address (of IPv6: from one /64 network) in a minute, in each process. Beyond it
+    only keys that the address has used before are read."""
+    trusted_proxies: tuple[IPvAnyNetwork, ...] = ()
+    """Addresses or networks of the proxies whose ``X-Forwarded-For`` is believed. Without it the address of a caller is
+    the one that the connection comes from: behind a proxy all callers are one."""
     hosts: tuple[str, ...] = ()
     """Host names that the service answers to. By default: those of this machine if it listens on a loopback address
     (so that a web page elsewhere cannot reach it under a name of its own), else all."""

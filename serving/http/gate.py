@@ -5,11 +5,13 @@ that arrive in time. And what every answer carries: headers that keep browsers f
 import asyncio
 import hashlib
 import hmac
+import ipaddress
 import json
 import logging
 import re
 import secrets
 import time
+from collections import OrderedDict
 from collections.abc import Iterable
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -17,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.settings.serving import ApiKey, ServingConfig
 from model.settings.serving import Scope as KeyScope
-from serving.metrics import DURATION, REQUESTS
+from serving.metrics import DURATION, REQUESTS, WRONG_KEYS
+from serving.rates import Rates
 
 log = logging.getLogger(__name__)
 LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
@@ -36,7 +39,7 @@ _ROUTES = (
     "/v1/retrieve", "/v1/sessions", "/v1/clicks", "/v1/impressions", "/v1/items", "/v1/queries", "/v1/categories",
     "/v1/progress", "/v1/status", "/metrics", "/healthz", "/readyz", "/docs", "/openapi.json", "/page",
 )  # fmt: skip
-_CALLERS = 10_000  # whose requests are counted
+_CALLERS = 10_000  # whose requests, and whose wrong keys, are counted
 
 
 class TooLarge(Exception):
@@ -68,7 +71,8 @@ class Gate:
         self._origins = frozenset(config.cors_origins)
         # Compared by digest, so that the time it takes says nothing of the key.
         self._keys = {_digest(key.key.get_secret_value()): key for key in config.all_keys}
-        self._buckets: dict[str, tuple[float, float]] = {}  # caller → requests left, as of when
+        self._requests, self._wrong_keys = Rates(_CALLERS), Rates(_CALLERS)
+        self._right: OrderedDict[tuple[str, bytes], None] = OrderedDict()  # address, and key that it has used
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -155,34 +159,48 @@ class Gate:
         if needed is None:
             return
         key: ApiKey | None = None
-        caller = (scope.get("client") or ("?",))[0]
+        caller = address = _network((scope.get("client") or ("?",))[0])
         if self._keys:
             scheme, _, token = headers.get(b"authorization", b"").partition(b" ")
             given = headers.get(b"x-api-key") or (token.strip() if scheme.lower() == b"bearer" else scheme)
-            key = self._keys.get(_digest(given.decode("latin-1")))
-            if key is None:
-                challenge = [(b"www-authenticate", b"X-API-Key")]
-                if given:
-                    raise Refused(401, "wrong-key", "This is not a key of this service.", challenge)
+            challenge = [(b"www-authenticate", b"X-API-Key")]
+            if not given:
                 raise Refused(401, "no-key", "This service wants a key in the header X-API-Key.", challenge)
+            digest = _digest(given.decode("latin-1"))
+            key = self._keys.get(digest)
+            self._check_guesses(address, digest)
+            if key is None:
+                raise Refused(401, "wrong-key", "This is not a key of this service.", challenge)
             if needed not in key.scopes:
                 raise Refused(403, "scope", f"The key {key.name} may not do this: it lacks the scope `{needed}`.")
             caller = key.name
         rate = (key.per_second if key else None) or self._config.requests_per_second
-        if rate is not None:
-            self._take(caller, rate)
+        if rate is not None and (wait_s := self._requests.take(caller, max(1.0, rate), rate)):
+            raise Refused(429, "too-many", f"More than {rate:g} requests a second.", _retry_after(wait_s))
 
-    def _take(self, caller: str, rate: float) -> None:
-        """A token bucket that holds a second's requests."""
-        now = time.monotonic()
-        left, at = self._buckets.get(caller, (max(1.0, rate), now))
-        left = min(max(1.0, rate), left + (now - at) * rate)
-        if left < 1:
-            wait = str(max(1, round((1 - left) / rate))).encode()
-            raise Refused(429, "too-many", f"More than {rate:g} requests a second.", [(b"retry-after", wait)])
-        if len(self._buckets) >= _CALLERS:
-            self._buckets.clear()
-        self._buckets[caller] = left - 1, now
+    def _check_guesses(self, address: str, digest: bytes) -> None:
+        """Count wrong keys by address. Beyond the limit a right key is refused as well, or it could be told from the
+        wrong ones; but not one that the address has used before, so that nobody shuts out those who share it.
+
+        Raises:
+            Refused: too many wrong keys came from the address.
+        """
+        limit = self._config.wrong_keys_per_minute
+        used, right = (address, digest), digest in self._keys
+        if used in self._right:
+            self._right.move_to_end(used)
+            return
+        count = self._wrong_keys.wait_s if right else self._wrong_keys.take
+        if wait_s := count(address, limit, limit / 60):
+            WRONG_KEYS.labels("unread").inc()
+            told = "Too many wrong keys came from this address."
+            raise Refused(429, "too-many-keys", told, _retry_after(wait_s))
+        if not right:
+            WRONG_KEYS.labels("refused").inc()
+            return
+        self._right[used] = None
+        if len(self._right) > _CALLERS:
+            self._right.popitem(last=False)
 
     def _bounded(self, headers: dict[bytes, bytes], receive: Receive) -> Receive:
         """The body, up to the limit in bytes and in time.
@@ -219,6 +237,21 @@ def _host_of(origin: str) -> str | None:
         return urlsplit(origin).netloc.lower()
     except ValueError:  # not what a browser says
         return None
+
+
+def _network(address: str) -> str:
+    """Whose address it is: of IPv6 everybody has 2⁶⁴, of IPv4 one."""
+    try:
+        known = ipaddress.ip_address(address)
+    except ValueError:
+        return address[:64]
+    if isinstance(known, ipaddress.IPv4Address) or known.ipv4_mapped:
+        return str(getattr(known, "ipv4_mapped", None) or known)
+    return str(ipaddress.IPv6Network((int(known), 64), strict=False))
+
+
+def _retry_after(seconds: int) -> list[tuple[bytes, bytes]]:
+    return [(b"retry-after", str(seconds).encode())]
 
 
 def _check_path(scope: Scope) -> None:

@@ -97,6 +97,9 @@ class Server(uvicorn.Server):
             log_level="warning",
             access_log=False,
             server_header=False,
+            # Else anybody who comes from this machine could say that it is somebody else.
+            proxy_headers=bool(settings.trusted_proxies),
+            forwarded_allow_ips=[str(network) for network in settings.trusted_proxies],
             timeout_keep_alive=_KEEP_ALIVE_S,
             timeout_graceful_shutdown=_END_S,
             **options,

@@ -9,11 +9,14 @@ from contextlib import contextmanager
 
 import httpx
 import pytest
+from prometheus_client import generate_latest
 
 from feature_repo.store import open_store, register
 from model.settings.serving import ApiKey, ServingConfig
 from model.settings.updater import KafkaConnection
 from serving.http.server import Server
+from serving.metrics import REGISTRY
+from serving.rates import Rates
 from serving.service import Service
 from streaming.kafka.topics import create_topics
 from tests.serving.conftest import Running, serve_http
@@ -77,6 +80,50 @@ def test_a_caller_has_so_many_requests_a_second_and_another_one_is_not_touched(k
         assert all(ask("the-free-key").status_code == 200 for _ in range(12))
         time.sleep(1)
         assert ask("the-slow-key").status_code == 200
+
+
+def test_keys_cannot_be_guessed_and_whoever_has_one_is_not_touched(kafka, tmp_path):
+    keys = [ApiKey(name="page", key="a-key-for-the-page"), ApiKey(name="other", key="a-key-for-others")]
+    limits = {"keys": keys, "wrong_keys_per_minute": 5, "trusted_proxies": ["127.0.0.1"]}
+    with serving(kafka, tmp_path, **limits) as running:
+
+        def ask(key: str, address: str):
+            headers = {"X-API-Key": key, "X-Forwarded-For": f"9.9.9.9, {address}"}
+            return running.client.get("/v1/categories", headers=headers)
+
+        assert ask("a-key-for-the-page", "10.0.0.1").status_code == 200
+        guesses = [ask(f"a-guess-{k}", "10.0.0.1") for k in range(9)]
+        assert [reply.status_code for reply in guesses] == [401] * 5 + [429] * 4
+        assert guesses[-1].json()["code"] == "too-many-keys" and 1 <= int(guesses[-1].headers["Retry-After"]) <= 12
+        assert ask("a-key-for-others", "10.0.0.1").status_code == 429, "a right guess would be told from a wrong one"
+        assert ask("a-key-for-the-page", "10.0.0.1").status_code == 200, "who shares the address was there before"
+        assert ask("a-key-for-others", "10.0.0.2").status_code == 200
+        block = [ask("a-guess", f"2001:db8::{k:x}:0:0:7").status_code for k in range(8)]
+        assert block == [401] * 5 + [429] * 3, "of IPv6 one network is one caller"
+        assert ask("a-guess", "2001:db8:0:1::7").status_code == ask("a-guess", "::ffff:10.0.0.3").status_code == 401
+        text = generate_latest(REGISTRY).decode()
+        assert all(f'dat_wrong_keys_total{{result="{result}"}}' in text for result in ("refused", "unread"))
+
+
+def test_what_a_caller_says_of_its_address_counts_only_where_the_settings_name_its_proxy(kafka, tmp_path):
+    with serving(kafka, tmp_path, api_key="may-do-everything", wrong_keys_per_minute=2) as running:
+        headers = [{"X-API-Key": "a-guess", "X-Forwarded-For": f"10.0.0.{k}"} for k in range(4)]
+        statuses = [running.client.get("/v1/status", headers=one).status_code for one in headers]
+        assert statuses == [401, 401, 429, 429]
+    for wrong in ("proxy.example", "10.0.0.5/8"):
+        with pytest.raises(ValueError, match="trusted_proxies"):
+            ServingConfig(trusted_proxies=[wrong])
+
+
+def test_how_often_somebody_does_something_is_kept_of_so_many_only():
+    rates = Rates(remembered=100)
+    assert [rates.take("somebody", 2, 0.001) > 0 for _ in range(3)] == [False, False, True]
+    for k in range(99):
+        rates.take(f"other-{k}", 2, 0.001)
+    assert rates.wait_s("somebody", 2, 0.001) > 0 and len(rates) == 100
+    for k in range(10_000):
+        rates.take(f"more-{k}", 2, 0.001)
+    assert len(rates) == 100
 
 
 def test_one_query_cannot_click_without_end(kafka, tmp_path):
