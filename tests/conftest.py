@@ -27,6 +27,13 @@ if TYPE_CHECKING:
 
 PARTITIONS = 2
 SERVERS = {"spark", "broker", "spare_broker", "local_broker", "secure", "dat"}
+SMALL_FRAMES = {
+    "spark.sql.codegen.wholeStage": "false",
+    "spark.sql.codegen.factoryMode": "NO_CODEGEN",
+    "spark.sql.adaptive.enabled": "false",
+    "spark.sql.shuffle.partitions": "2",
+}
+"""Spark compiles plans of some thousand rows longer than it runs them. Nights in other processes have its defaults."""
 _NUMBER = count()
 
 
@@ -57,6 +64,8 @@ def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     from spark_jobs.session import spark_session
 
     with spark_session(Settings().night, tmp_path_factory.mktemp("spark"), spark_kafka_jars()) as running:
+        for name, value in SMALL_FRAMES.items():
+            running.conf.set(name, value)
         yield running
 
 
