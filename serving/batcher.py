@@ -26,6 +26,10 @@ class Overloaded(RuntimeError):
     """More requests wait than the service takes on; try again later."""
 
 
+class NoSuchClick(ValueError):
+    """Nobody has written the click that an answer is to wait for."""
+
+
 class Closed(RuntimeError):
     """The service is stopping."""
 
@@ -48,6 +52,7 @@ class RequestBatcher:
     Args:
         read: What the online store knows of some queries.
         folded: The tokens, among some, whose clicks count in what ``read`` returns.
+        written: Whether a token's click is in the log; None: that cannot be found out now.
     """
 
     def __init__(
@@ -55,9 +60,11 @@ class RequestBatcher:
         answerer: Answerer,
         read: Callable[[Sequence[str]], Awaitable[Columns]],
         folded: Callable[[set[Token]], Awaitable[set[Token]]],
+        written: Callable[[Token], Awaitable[bool | None]],
         config: ServingConfig,
     ):
-        self._answerer, self._read, self._folded, self._config = answerer, read, folded, config
+        self._answerer, self._read, self._folded, self._written = answerer, read, folded, written
+        self._config = config
         self._waiting: deque[Pending] = deque()
         self._held: list[Pending] = []
         self._turn: asyncio.Task | None = None
@@ -78,8 +85,14 @@ class RequestBatcher:
         """Ask and wait for the answer; with ``wait_for``, until that click counts or the time is up.
 
         Raises:
-            Overloaded: too many wait already. Closed: the service is stopping.
+            Overloaded: too many wait already. Closed: the service is stopping. NoSuchClick: the log has none there.
         """
+        if wait_for is not None:
+            written = await self._written(wait_for)
+            if written is False:
+                raise NoSuchClick(f"wait_for: {wait_for} is no click that was written.")
+            if written is None:  # then it is looked at once whether it counts
+                timeout_s = 0.0
         self._check(1)
         now = time.perf_counter()
         pending = Pending(ask, asyncio.get_running_loop().create_future(), now, wait_for, now + timeout_s)

@@ -1,7 +1,8 @@
-"""Posting clicks on behalf of pages and apps."""
+"""Posting events on behalf of pages and apps."""
 
 import asyncio
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -12,8 +13,9 @@ from model.settings.updater import KafkaConnection
 from serving.batcher import Overloaded
 from serving.metrics import CLICKS
 from serving.rates import Rates
-from serving.token import Token
+from serving.token import Place, Token
 from streaming.clicks import ClickWriter
+from streaming.dismissals import Dismissal
 
 _THREADS = 8
 
@@ -58,11 +60,27 @@ class ClickProducer:
         if self._on_their_way >= self._limit:
             CLICKS.labels("refused").inc()
             raise Overloaded(f"{self._on_their_way} clicks are on their way")
+        written = await self._in_pool(lambda writer: writer.write(click, self._timeout_s))
+        self.posted += 1
+        CLICKS.labels("written").inc()
+        return Token(written.partition, written.offset)
+
+    async def dismiss(self, query_id: str, said: Dismissal) -> Place:
+        """Tell all services of a dismissal that has been posted; they need not wait for the updater.
+
+        Raises:
+            NotWritten: as :meth:`post`.
+        """
+        topic, value = self._kafka.topics.dismissed, said.model_dump_json().encode()
+        written = await self._in_pool(lambda writer: writer.write_to(topic, query_id, value, self._timeout_s))
+        return Place(written.partition, written.offset)
+
+    async def _in_pool(self, write: Callable[[ClickWriter], Any]) -> Any:
         self._on_their_way += 1
         try:
             # Where no broker is left, Kafka's client waits for one for longer than it is told to.
             async with asyncio.timeout(self._timeout_s + 1):
-                written = await asyncio.get_running_loop().run_in_executor(self._pool, self._write, click)
+                return await asyncio.get_running_loop().run_in_executor(self._pool, self._write, write)
         except (KafkaError, TimeoutError) as error:
             CLICKS.labels("failed").inc()
             raise NotWritten(
@@ -70,16 +88,13 @@ class ClickProducer:
             ) from error
         finally:
             self._on_their_way -= 1
-        self.posted += 1
-        CLICKS.labels("written").inc()
-        return Token(written.partition, written.offset)
 
     def close(self) -> None:
         self._pool.shutdown(wait=False, cancel_futures=True)
         if self._writer is not None:
             self._writer.close(timeout_s=2)
 
-    def _write(self, click: Click) -> Any:
+    def _write(self, write: Callable[[ClickWriter], Any]) -> Any:
         with self._making:
             self._writer = self._writer or ClickWriter(self._kafka)
-        return self._writer.write(click, self._timeout_s)
+        return write(self._writer)

@@ -6,7 +6,7 @@ import logging
 import secrets
 import time
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from weakref import WeakSet
@@ -40,6 +40,7 @@ from serving.forgotten_queries import ForgottenQueries
 from serving.freshness import Freshness, Serving
 from serving.item_records import ItemRecords, ItemWriter
 from serving.item_vector_consumer import ItemVectorConsumer
+from serving.log_ends import LogEnds
 from serving.online_store import OnlineStore, StoreDown
 from serving.query_state import QueryTable
 from serving.retrieval import Answer, Answerer, Retriever
@@ -119,7 +120,8 @@ class Service:
         self._treatment = self._treat()
         other = self._treatment.answerer if self._treatment else None
         self.experiment = Experiment(self.retriever, self.config.experiment, other, self._in_shadow)
-        self.batcher = RequestBatcher(self.experiment, self._known, self._folded, self.config)
+        self.log_ends = LogEnds(kafka)
+        self.batcher = RequestBatcher(self.experiment, self._known, self._counted, self.log_ends.have, self.config)
         self.clicks = ClickProducer(
             kafka, self.config.produce_timeout_s, self.config.max_pending, self.config.clicks_per_minute
         )
@@ -155,6 +157,7 @@ class Service:
         await asyncio.gather(*(asyncio.to_thread(thread.close) for thread in self._threads))
         writers = (self.clicks, self.item_writer, self.forget_writer)
         await asyncio.gather(*(asyncio.to_thread(writer.close) for writer in writers))
+        self.log_ends.close()
         await self.store.close()
 
     def answer_id(self, answer: Answer) -> str:
@@ -189,17 +192,21 @@ class Service:
         return [snapshot.corpus.ids[row] for row in seen.tolist()]
 
     async def post(self, event: Click) -> Token:
-        """Write an event to the stream. A dismissal holds in this process when this returns.
+        """Write an event to the stream. A dismissal holds in this process when this returns, and in each other one
+        before an answer of its that waits for the token.
 
         Raises:
             NotWritten, Overloaded, TooManyClicks: as :meth:`ClickProducer.post`.
         """
         token = await self.clicks.post(event)
+        self.log_ends.note(self._kafka.topics.clicks, token)
         if self.snapshot.bundle.manifest.rule.weight(event.event_type, event.value) < 0:
             said = Dismissal(
                 item_id=event.item_id, event_time=event.event_time, partition=token.partition, offset=token.offset
             )
             self.dismissed.note(event.query_id, said)
+            if self.dismissed.partitions:
+                token = replace(token, dismissed=await self.clicks.dismiss(event.query_id, said))
         return token
 
     async def forget(self, query_id: str) -> None:
@@ -385,6 +392,19 @@ class Service:
             StoreDown: the store did not answer.
         """
         return await self.forgotten.held_back(ids, self.store.queries)
+
+    async def _counted(self, tokens: set[Token]) -> set[Token]:
+        """Of some events, those that count in every answer of this process from here on.
+
+        Raises:
+            StoreDown: the store did not answer.
+        """
+        read = {
+            token
+            for token in tokens
+            if (place := token.dismissed) is None or self.dismissed.has_read(place.partition, place.offset)
+        }
+        return await self._folded(read) if read else read
 
     async def _folded(self, tokens: set[Token]) -> set[Token]:
         """Of some clicks, those that count in the online store, and in the treatment's vectors if it has its own.

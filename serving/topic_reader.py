@@ -33,6 +33,8 @@ class TopicReader(Background):
         """Records behind, as of the last look; None before the first."""
         self.set_aside = 0
         self.set_aside_last: deque[dict[str, str | int]] = deque(maxlen=10)
+        self.partitions = 0
+        """Of the topic, as of the last look; 0: there is no such topic."""
         self._caught_up = threading.Event()
         self.positions: dict[int, int] = {}
         """Partition → the offset that comes next."""
@@ -93,6 +95,7 @@ class TopicReader(Background):
     def _look(self, consumer: KafkaConsumer) -> dict[TopicPartition, int]:
         """Where the partitions end; those that are new are read from their beginning."""
         partitions = [TopicPartition(self._topic, p) for p in consumer.partitions_for_topic(self._topic) or ()]
+        self.partitions = len(partitions)
         if set(partitions) != consumer.assignment():
             kept = {p: consumer.position(p) for p in consumer.assignment()}
             consumer.assign(partitions)

@@ -1,5 +1,6 @@
 """The edge: raw records become arrays of valid clicks, and what is not a click is set aside with its reason."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -145,9 +146,20 @@ class ClickWriter:
         Raises:
             kafka.errors.KafkaError: the cluster did not take it.
         """
+        return self._acknowledged(lambda: self.send(click), timeout_s)
+
+    def write_to(self, topic: str, key: str, value: bytes, timeout_s: float = 10) -> Any:
+        """Send a record of another topic, and wait for its acknowledgement.
+
+        Raises:
+            kafka.errors.KafkaError: the cluster did not take it.
+        """
+        return self._acknowledged(lambda: self._producer.send(topic, key=key.encode(), value=value), timeout_s)
+
+    def _acknowledged(self, send: Callable[[], Any], timeout_s: float) -> Any:
         producer = self._producer
         try:
-            return self.send(click).get(timeout_s)
+            return send().get(timeout_s)
         except KafkaError:
             # After one record that was refused, an idempotent producer refuses every later one.
             if producer is self._producer:

@@ -18,7 +18,7 @@ from starlette.types import Receive
 
 from model.click import Click
 from serving.ab.answer_ids import AnswerId
-from serving.batcher import Closed, Overloaded
+from serving.batcher import Closed, NoSuchClick, Overloaded
 from serving.filters import UnknownName
 from serving.http import schemas
 from serving.http.asking import described, finish, read_parameters, to_ask, unless_gone
@@ -75,7 +75,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
         ask = to_ask(service, asked.query_id, asked)
         if asked.wait_for is None:
             return await finish(service, await service.batcher.retrieve(ask), ask, asked)
-        token = Token(*map(int, asked.wait_for.split(":")))
+        token = Token.parse(asked.wait_for)
         held = service.batcher.retrieve(ask, token, asked.timeout_ms / 1000)
         return await finish(service, await unless_gone(held, receive), ask, asked)
 
@@ -89,7 +89,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
 
     app.add_middleware(
         FastPath, path="/v1/retrieve", query=RetrieveIn, answer=retrieve_json,
-        fails=(Overloaded, Closed, UnknownName, GoneAway),
+        fails=(Overloaded, Closed, UnknownName, GoneAway, NoSuchClick),
     )  # fmt: skip
     app.add_middleware(Gate, config=config, hosts=hosts)  # the outermost
 

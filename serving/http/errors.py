@@ -10,7 +10,7 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 
 from serving.ab.answer_ids import NotAnAnswerId
-from serving.batcher import Closed, Overloaded
+from serving.batcher import Closed, NoSuchClick, Overloaded
 from serving.click_producer import NotWritten, TooManyClicks
 from serving.features import NotAFeature
 from serving.filters import UnknownName
@@ -27,7 +27,8 @@ ERRORS: dict[int | str, dict[str, Any]] = {
         403: "The key lacks the scope, or the page's origin may not do this.",
         413: "The body is too large.",
         422: "The request is not valid; the message says what and where.",
-        429: "Too many requests of this caller, or clicks of this query; try again after Retry-After seconds.",
+        429: "Too many requests of this caller, wrong keys of its address, or clicks of this query; try again after "
+        "Retry-After seconds.",
         503: "The service is busy, starting or cut off from the broker; try again after Retry-After seconds.",
     }.items()
 }
@@ -85,6 +86,7 @@ def handle_errors(app: FastAPI) -> None:
     says(NotValid, 422, "not-valid")
     says(NotAFeature, 422, "not-valid")
     says(UnknownName, 422, "unknown-name")
+    says(NoSuchClick, 422, "not-valid")
     says(NotAnAnswerId, 422, "not-valid")
     says(NotFound, 404, "not-found")
     says(Overloaded, 503, "busy", 1)

@@ -23,7 +23,7 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Time = Annotated[Whole, Field(ge=EARLIEST_MS, lt=LATEST_MS, description="ms since the epoch, UTC")]
 AnswerId = Annotated[str, Field(max_length=4096)]
-Token = Annotated[str, Field(pattern=r"^\d{1,6}:\d{1,18}$", max_length=32)]
+Token = Annotated[str, Field(pattern=r"^\d{1,6}:\d{1,18}(:\d{1,6}:\d{1,18})?$", max_length=64)]
 
 
 def _several(value: Any) -> Any:
@@ -91,7 +91,8 @@ class PlainIn(RetrieveOptions):
 class RetrieveIn(PlainIn):
     query_id: Id = Field(description="Whose top N. A new id is welcome.")
     wait_for: Token | None = Field(
-        None, description="Hold the answer until this click counts: the token of POST /v1/clicks."
+        None,
+        description="Hold the answer until this click counts: the token of POST /v1/clicks. 422 if there is none.",
     )
 
 

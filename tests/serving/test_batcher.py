@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from model.settings.serving import ServingConfig
-from serving.batcher import Closed, Overloaded, RequestBatcher
+from serving.batcher import Closed, NoSuchClick, Overloaded, RequestBatcher
 from serving.online_store import StoreDown
 from serving.retrieval import Answer, Ask
 from serving.rules import Boost, Rules
@@ -33,7 +33,9 @@ class Slow:
         return False
 
 
-def made(answerer: Slow | None = None, folded=lambda tokens: set(), read=None, **settings) -> RequestBatcher:
+def made(
+    answerer: Slow | None = None, folded=lambda tokens: set(), read=None, written: bool | None = True, **settings
+) -> RequestBatcher:
     async def reads(ids: Sequence[str]):
         await asyncio.sleep(0.001)
         return {"ids": list(ids)}
@@ -41,7 +43,10 @@ def made(answerer: Slow | None = None, folded=lambda tokens: set(), read=None, *
     async def look(tokens: set[Token]) -> set[Token]:
         return folded(tokens)
 
-    return RequestBatcher(answerer or Slow(), read or reads, look, ServingConfig(**settings))
+    async def there(token: Token) -> bool | None:
+        return written
+
+    return RequestBatcher(answerer or Slow(), read or reads, look, there, ServingConfig(**settings))
 
 
 def test_what_comes_in_during_a_read_is_answered_together():
@@ -133,6 +138,19 @@ def test_a_wait_that_is_not_reached_ends_with_its_time(store_down):
         began = time.perf_counter()
         answer = await made(folded=look).retrieve(Ask("q0"), Token(0, 5), timeout_s=0.3)
         assert answer.reached is False and 0.25 < time.perf_counter() - began < 2
+
+    asyncio.run(run())
+
+
+def test_nobody_waits_for_a_click_that_is_not_there_nor_for_one_of_which_that_cannot_be_found_out():
+    async def run() -> None:
+        forged = made(written=False)
+        with pytest.raises(NoSuchClick, match="0:5"):
+            await forged.retrieve(Ask("q0"), Token(0, 5), timeout_s=600)
+        assert forged.held == 0
+        for counts in (True, False):
+            unknown = made(written=None, folded=lambda tokens, counts=counts: tokens if counts else set())
+            assert (await unknown.retrieve(Ask("q0"), Token(0, 5), timeout_s=600)).reached is counts
 
     asyncio.run(run())
 

@@ -1,5 +1,9 @@
 """A dismissed item is in none of its query's answers, and in everybody else's."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import httpx
 import pytest
 
 from feature_repo.event_rule import EventRule
@@ -96,6 +100,31 @@ def test_dismissals_on_the_topic_hold_in_all_processes_after_restarts_for_other_
         assert gone(later) and "i7" in shown(later, "q2")
         assert later.client.delete("/v1/queries/q0").status_code == 200
         assert shown(later, "q0") == shown(later, "somebody-new"), "a new visitor has dismissed nothing"
+
+
+def test_an_answer_that_waits_for_a_dismissal_waits_until_its_own_process_has_read_it(kafka, tmp_path):
+    store, config, bundle = tiny_store(tmp_path, queries=8, items=60), updater_config(kafka), bundle_of("one")
+    first, other = (Service(bundle, store, config, tmp_path, PATIENT) for _ in range(2))
+    go_on, take = threading.Event(), other.dismissed.apply
+    other.dismissed.apply = lambda record: (go_on.wait(60), take(record))
+    with updater(bundle, store, config), serve_http(first, store, bundle, kafka) as running, http(other) as url:
+        running.wait(lambda: other.dismissed.caught_up and first.dismissed.caught_up)
+        token = say(running, "q0", "i7", "dismiss")
+        asked = {"query_id": "q0", **ALL, "wait_for": token}
+        ask = lambda base, ms: httpx.get(  # noqa: E731
+            f"{base}/v1/retrieve", params={**asked, "timeout_ms": ms}, timeout=60
+        ).json()
+        items = lambda reply: [item["item_id"] for item in reply["items"]]  # noqa: E731
+        here = ask(running.url, 20_000)
+        assert here["reached"] and "i7" not in items(here)
+        early = ask(url, 500)
+        assert not early["reached"] and "i7" in items(early), "it has not been read here"
+        with ThreadPoolExecutor(1) as pool:
+            waiting = pool.submit(ask, url, 20_000)
+            running.wait(lambda: other.batcher.held)
+            go_on.set()
+            late = waiting.result(60)
+        assert late["reached"] and "i7" not in items(late)
 
 
 def test_a_dismissal_holds_for_as_long_as_the_setting_says_and_of_many_the_newest_hold(kafka, tmp_path):

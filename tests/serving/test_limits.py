@@ -12,15 +12,17 @@ import pytest
 from prometheus_client import generate_latest
 
 from feature_repo.store import open_store, register
+from model.click import Click
 from model.settings.serving import ApiKey, ServingConfig
 from model.settings.updater import KafkaConnection
 from serving.http.server import Server
 from serving.metrics import REGISTRY
 from serving.rates import Rates
 from serving.service import Service
+from streaming.clicks import ClickWriter
 from streaming.kafka.topics import create_topics
 from tests.serving.conftest import Running, serve_http
-from tests.tiny import TINY, tiny_bundle, tiny_store
+from tests.tiny import CUT_MS, TINY, tiny_bundle, tiny_store
 
 CLICK = {"query_id": "q0", "item_id": "i1"}
 
@@ -126,6 +128,26 @@ def test_how_often_somebody_does_something_is_kept_of_so_many_only():
     assert len(rates) == 100
 
 
+def test_forged_tokens_hold_nothing_and_real_ones_of_any_process_wait(kafka, tmp_path):
+    """No updater runs: what waits is held."""
+    with serving(kafka, tmp_path, max_held=3, store_timeout_ms=5_000) as running:
+        ask = lambda token, **more: running.client.get(  # noqa: E731
+            "/v1/retrieve", params={"query_id": "q0", "n": 3, "wait_for": token, "timeout_ms": 30_000, **more}
+        )
+        for token in ("0:0", "1:99999999", "9:0", "0:0:0:0", "99999:999999999999999999"):
+            for _ in range(2):
+                refused = ask(token)
+                assert (refused.status_code, refused.json()["code"]) == (422, "not-valid"), refused.text
+                assert token in refused.json()["message"]
+        for text in ("0", "0:1:2", "a:b", "0:-1", "0:1:2:3:4"):
+            assert ask(text).status_code == 422
+        elsewhere = ClickWriter(kafka).write(Click(event_id="e", query_id="q0", item_id="i1", event_time=CUT_MS + 1))
+        there = f"{elsewhere.partition}:{elsewhere.offset}"
+        assert ask(there, timeout_ms=50).json()["reached"] is False
+        assert ask(f"{elsewhere.partition}:{elsewhere.offset + 1}").status_code == 422
+        assert running.client.get("/v1/status").json()["load"]["held"] == 0
+
+
 def test_one_query_cannot_click_without_end(kafka, tmp_path):
     with serving(kafka, tmp_path, clicks_per_minute=5) as running:
         replies = [running.client.post("/v1/clicks", json=CLICK) for _ in range(8)]
@@ -192,6 +214,11 @@ def test_without_a_broker_answers_go_on_and_clicks_are_refused(local_broker, tmp
         for _ in range(20):
             reply = service.client.get("/v1/retrieve?query_id=q0&n=10")
             assert reply.status_code == 200 and reply.json()["items"] == before
+        asked = {"query_id": "q0", "n": 10, "wait_for": "0:5", "timeout_ms": 30_000}
+        assert service.client.get("/v1/retrieve", params=asked).json()["reached"] is False, (
+            "nobody can say if it is one"
+        )
+        assert service.service.batcher.held == 0
         assert service.client.get("/readyz").status_code == service.client.get("/healthz").status_code == 200
     finally:
         entered.__exit__(None, None, None)
@@ -208,7 +235,8 @@ def test_told_to_end_it_says_so_answers_for_a_while_lets_held_answers_go_and_clo
         time.sleep(0.01)
     url = f"http://127.0.0.1:{server.servers[0].sockets[0].getsockname()[1]}"
     with httpx.Client(base_url=url, timeout=30) as client, ThreadPoolExecutor(1) as other:
-        held = other.submit(httpx.get, f"{url}/v1/retrieve?query_id=q0&wait_for=0:99999&timeout_ms=20000", timeout=30)
+        token = client.post("/v1/clicks", json=CLICK).json()["token"]  # no updater counts it
+        held = other.submit(httpx.get, f"{url}/v1/retrieve?query_id=q0&wait_for={token}&timeout_ms=20000", timeout=30)
         while not service.batcher.held:
             time.sleep(0.01)
         began = time.monotonic()
