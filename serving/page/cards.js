@@ -44,6 +44,8 @@ function build(item, onClick) {
   const chips = element("div", "chips");
   for (const name of item.category.slice(0, 3)) chips.append(element("span", "chip", name));
   const score = element("div", "score");
+  // A card is read out as it is seen, but for its figures: what rose is said above the list.
+  for (const figure of [rank.lastChild, score]) figure.setAttribute("aria-hidden", "true");
   score.append(element("i"), element("span", "value"));
   body.append(chips, element("div", "because"), score);
   card.append(tile, body);
@@ -57,7 +59,6 @@ function fill(li, item, place, best, popularity, because) {
   li.querySelector(".because").textContent = because ? `near ${title({ title: because })}` : "";
   li.querySelector(".value").textContent = popularity ? `${Math.round(item.score * 100)} %` : item.score.toFixed(3);
   li.querySelector(".score i").style.setProperty("--part", `${Math.max(3, Math.min(100, (100 * item.score) / (best || 1)))}%`);
-  li.querySelector(".card").setAttribute("aria-label", `${place + 1}: ${title(item)}. ${item.category.join(", ")}`);
 }
 
 /** Show the items in `list`; with `moves`, mark what rose, fell and entered since before. Returns how many moved, and the

@@ -4,6 +4,8 @@ import json
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import product
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +18,7 @@ DRIVER = shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(
     not (CHROMIUM and DRIVER), reason="needs Chromium: apt-get install chromium chromium-driver"
 )
+AXE = Path(__file__).parents[2] / "build" / "tools" / "axe.min.js"
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
     "--disable-component-update --disable-sync --window-size=1280,900"
@@ -88,6 +91,7 @@ def page(browser, loop: Running) -> Iterator[Page]:
     browser.get_log("browser")  # what earlier pages said is not this one's
     yield Page(browser, loop)
     browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": []})
 
 
 def test_a_click_changes_the_list_and_everything_around_it(page: Page):
@@ -150,7 +154,66 @@ def test_everything_that_can_be_used_has_a_name_for_those_who_cannot_see_it(page
     nameless = [node["role"]["value"] for node in shown if not node.get("name", {}).get("value")]
     # Lists of text are read out by their items; what can be used must say what it is.
     assert len(shown) > 30 and set(nameless) <= {"list"}, nameless
-    assert page.js("return [...document.querySelectorAll('.card')].every(card => card.getAttribute('aria-label'))")
+    first = page.js("const li = document.querySelector('#cards li'); return li.querySelector('.title').innerText")
+    cards = [node["name"]["value"] for node in shown if node["name"].get("value", "").startswith("#1 ")]
+    assert len(cards) == 1 and first in cards[0] and cards[0].split()[-1] in ("war", "drama", "comedy"), cards
+
+
+SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
+
+
+def test_axe_finds_nothing_wrong_in_any_state_on_any_screen(page: Page):
+    """A new visitor, a click, last night's list, a late stream, an error, a question for a key, the reference."""
+    if not AXE.exists():
+        pytest.skip("there is no axe: deploy/tools.sh fetches it")
+    found = []
+
+    def look(state: str) -> None:
+        page.js(AXE.read_text())
+        for (size, (width, height)), scheme in product(SIZES.items(), ["light", "dark"]):
+            metrics = {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": size == "phone"}
+            page.driver.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", metrics)
+            features = [{"name": "prefers-color-scheme", "value": scheme}]
+            page.driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": features})
+            # What still moves or fades in has no colour of its own yet.
+            report = page.driver.execute_async_script(
+                "const done = arguments[0], moving = document.getAnimations().filter("
+                "one => one.effect.getComputedTiming().iterations !== Infinity);"
+                "Promise.allSettled(moving.map(one => one.finished)).then(() => axe.run()).then(done)"
+            )
+            assert report["passes"]
+            for one in report["violations"]:
+                where = [(node["html"][:100], node["failureSummary"][:200]) for node in one["nodes"][:3]]
+                found.append((state, size, scheme, one["impact"], one["id"], where))
+
+    page.open("q0")
+    page.keys("n")
+    page.loop.wait(lambda: "Click 3 that you like" in page.text("#fresh"))
+    look("new visitor")
+    page.click_card(0)
+    page.loop.wait(lambda: page.text("#pulse").startswith("Live"))
+    look("after a click")
+    page.open("q0")
+    page.click_card(1)
+    page.js("document.querySelector('details').open = true")
+    page.loop.wait(lambda: page.js("return document.querySelectorAll('#night .out').length"))
+    page.loop.wait(lambda: page.text("#status"))
+    look("somebody who is known")
+    freshness = page.loop.service.freshness
+    freshness.close()
+    freshness.waiting_ms = {"clicks": 4_000}
+    page.loop.wait(lambda: "Clicks have waited for" in page.text("#pulse"))
+    look("late")
+    page.js("window.fetch = () => Promise.reject(new TypeError('gone'))")
+    page.js("document.querySelector('.card').click()")
+    page.loop.wait(lambda: page.text("#banner span") and page.text("#pulse") == "The service does not answer.")
+    look("an error")
+    page.js("document.getElementById('key').hidden = false")
+    look("a key is asked for")
+    page.driver.get(f"{page.loop.url}/docs")
+    page.loop.wait(lambda: page.js("return document.querySelectorAll('details, section, h2').length") > 5)
+    look("the reference")
+    assert not found, "\n".join(map(str, found))
 
 
 def test_filters_and_the_replay_chart(page: Page, tmp_path):
