@@ -28,9 +28,10 @@ def bundles(
     ] = None,
 ) -> None:
     """List the published bundles, oldest first; promote one, or roll back to the one before, in one atomic step."""
-    from model.bundle_store import BundleStore
+    from model.shared_bundles import open_bundles
 
-    shelf = BundleStore(load_settings(home=home).home / "bundles")
+    settings = load_settings(home=home)
+    shelf = open_bundles(settings.home, settings.bundles)
     if compare:
         _compare(*(shelf.described(version) for version in compare))
         return
@@ -46,7 +47,7 @@ def _before(shelf: "BundleStore") -> str:
     current, versions = shelf.current(), shelf.versions()
     earlier = versions[: versions.index(current)] if current in versions else []
     if not earlier:
-        raise NothingEarlier(f"there is no bundle before {current or 'the first'} in {shelf.folder}")
+        raise NothingEarlier(f"there is no bundle before {current or 'the first'} in {shelf.where}")
     return earlier[-1]
 
 
@@ -67,7 +68,7 @@ def _list(shelf: "BundleStore") -> None:
             " → ".join(map(_rate, rates)),
             manifest.lineage.get("parent", ""),
         )
-    console.print(table if versions else f"no bundle is published in {shelf.folder} yet")
+    console.print(table if versions else f"no bundle is published in {shelf.where} yet")
 
 
 def _compare(one: "Manifest", two: "Manifest") -> None:

@@ -1,7 +1,6 @@
 """``dat forget``: forget queries everywhere, at once."""
 
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -37,6 +36,7 @@ def forget(
     from filelock import FileLock, Timeout
 
     from model.forgetting import Forgotten
+    from model.shared_bundles import open_bundles
     from spark_jobs.forget import rewrite
     from spark_jobs.forgotten import learn
     from spark_jobs.land_kafka import Ledger
@@ -51,7 +51,7 @@ def forget(
     learn(lake, listed, ledger.first if ledger else None)
     try:
         with FileLock(root / "nightly.lock", timeout=0):
-            done = rewrite(root)
+            done = rewrite(root, open_bundles(root, settings.bundles))
     except Timeout:
         console.print("a night is running: the next one, or dat forget again, rewrites lake, features and bundles")
         return
@@ -62,11 +62,11 @@ def forget(
 def _now(settings: Settings) -> int:
     """The moment, ms: by the wall, or for a replay of old clicks by the data's own time, as the service has it."""
     from model.bundle import BundleError
-    from model.bundle_store import BundleStore
+    from model.shared_bundles import open_bundles
     from serving.clock import Clock
 
     try:
-        bundle = BundleStore(Path(settings.home) / "bundles").load()
+        bundle = open_bundles(settings.home, settings.bundles).load()
     except BundleError:
         return time.time_ns() // 1_000_000
     newest = max(bundle.manifest.cut_ms, int(bundle.items.last_click.max(initial=0)))

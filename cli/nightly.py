@@ -124,6 +124,7 @@ def run_night(
         kafka=settings.updater if kafka else None,
         jars=spark_kafka_jars(settings.night.kafka_jars) if kafka else [],
         before_publish=lambda: register(open_store(settings.home, settings.redis), card, settings.home),
+        bundles_url=settings.bundles,
     ).run(day, again)
 
 

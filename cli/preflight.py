@@ -5,16 +5,42 @@ import shutil
 import socket
 import warnings
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from cli.logs import listen_to_kafka
 from feature_repo.card import CardError
-from model.settings.settings import Settings
+from model.settings.settings import Settings, SettingsError
+
+if TYPE_CHECKING:
+    from model.bundle_follower import BundleFollower
 
 NEEDED = 500 << 20
 
 
 class PreflightError(RuntimeError):
     """The machine is not ready. The message says what to do."""
+
+
+def take_bundles(settings: Settings, every_s: float) -> "BundleFollower | None":
+    """Bring a home that takes its bundles from an object store to the one in service; then the follower, to be started.
+
+    Raises:
+        StoreAway, BundleError: none can be taken, and the home has none.
+        SettingsError: the home is not the night's, and there is no other online store than a file of the night's.
+    """
+    if settings.bundles is None:
+        return None
+    from model.bundle_follower import BundleFollower
+    from model.shared_bundles import SharedBundles
+
+    follower = BundleFollower(SharedBundles(settings.home, settings.bundles, attempts=2), every_s)
+    follower.first()
+    if not settings.redis and not (settings.home / "online.db").is_file():
+        raise SettingsError(
+            f"{settings.home} has no online store: without Redis it is a file in the night's home, which this one does "
+            "not share. Give all processes one Redis: redis, DAT_REDIS or --redis"
+        )
+    return follower
 
 
 def check_disk(home: Path) -> None:

@@ -38,12 +38,13 @@ def serve(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from cli.logs import set_up
-    from cli.preflight import quiet
+    from cli.preflight import quiet, take_bundles
 
     set_up(settings)
     quiet()
     from model.bundle_store import BundleStore
 
+    follower = take_bundles(settings, config.watch_s)
     bundle = BundleStore(settings.home / "bundles").load()  # before what takes seconds to import
     from feature_repo.card import CardError
     from feature_repo.store import open_store
@@ -58,7 +59,7 @@ def serve(
     with contextlib.suppress(CardError):  # a bundle serves without its card
         if config.category_field is None and settings.card.name == bundle.manifest.dataset:
             config = config.model_copy(update={"category_field": settings.card.item.category})
-    service = Service(bundle, store, settings.updater, settings.home, config)
+    service = Service(bundle, store, settings.updater, settings.home, config, follower)
     # What was loaded stays: without this, Python's collector walks over millions of ids again and again.
     gc.collect()
     gc.freeze()

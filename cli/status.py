@@ -71,13 +71,19 @@ def look(settings: Settings, service: str, metrics: str) -> Look:
     """See all parts once; none of them has to be there."""
     from kafka.errors import KafkaError
 
-    from model.bundle_store import BundleStore
+    from model.bundle import BundleError
+    from model.object_store import StoreAway
+    from model.shared_bundles import open_bundles
 
-    shelf = BundleStore(settings.home / "bundles")
-    seen: dict = {"at": time.time(), "bundle": shelf.current(), "bundles": len(shelf.versions())}
+    shelf = open_bundles(settings.home, settings.bundles)
+    seen: dict = {"at": time.time(), "bundle": None, "bundles": 0}
     away = []
     try:
-        seen |= _kafka(settings, shelf.current())
+        seen |= {"bundle": shelf.current(), "bundles": len(shelf.versions())}
+    except (StoreAway, BundleError) as error:
+        away.append(f"the bundles in {shelf.where} ({error})")
+    try:
+        seen |= _kafka(settings, seen["bundle"])
     except (KafkaError, TimeoutError) as error:
         away.append(f"Kafka at {settings.updater.bootstrap} ({type(error).__name__})")
     try:

@@ -40,7 +40,7 @@ def updater(
     When another bundle is put into service, it brings that one up beside the old one and goes over to it.
     It ends cleanly on Ctrl-C or SIGTERM, and starts again where it was.
     """
-    from cli.preflight import quiet
+    from cli.preflight import quiet, take_bundles
 
     if stage == "sink" and not feast:
         raise typer.BadParameter("--stage sink with --no-feast leaves nothing to do")
@@ -58,8 +58,9 @@ def updater(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
     from model.bundle_store import BundleStore
 
+    follower = take_bundles(settings, config.watch_s)
     shelf = BundleStore(settings.home / "bundles")
-    chosen = shelf.load(bundle)  # before what takes seconds to import
+    chosen = (follower.bundles if follower and bundle else shelf).load(bundle)  # before what takes seconds to import
     from kafka.errors import KafkaError
 
     from feature_repo.store import open_store
@@ -75,7 +76,7 @@ def updater(
         run_updater(
             chosen, store, config, stop, stages={"both": STAGES, "sink": ()}.get(stage, (stage,)), feast_sink=feast,
             ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
-            shelf=shelf if bundle is None else None,
+            shelf=shelf if bundle is None else None, follower=follower if bundle is None else None,
         )  # fmt: skip
     except KafkaError as error:
         raise UpdaterError(

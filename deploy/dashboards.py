@@ -121,6 +121,7 @@ NIGHT = (
         },
     ),
     Panel("Bundles refused", {"": "sum(increase(dat_bundles_refused_total[1h]))"}),
+    Panel("Bundles can be taken", {"{{instance}}": "dat_bundles_ok"}, text="0: the object store is away or damaged"),
     Panel("Versions that run", {"{{version}}": "count by (version) (dat_build_info)"}),
 )
 DASHBOARDS = {

@@ -62,13 +62,26 @@ class Manifest(BaseModel):
 
     @classmethod
     def read(cls, file: Path) -> "Manifest":
-        """The manifest in a file. What a later release of the same format has added is ignored.
+        """The manifest in a file.
 
         Raises:
-            BundleError: it is missing or damaged, or of a format that this release does not read.
+            BundleError: as :meth:`parse`, or it is missing.
         """
         try:
-            given = json.loads(file.read_text())
+            text = file.read_text()
+        except (OSError, ValueError) as error:
+            raise BundleError(f"{file.parent} is not a usable bundle: {_first_line(error)}") from error
+        return cls.parse(text, str(file.parent))
+
+    @classmethod
+    def parse(cls, text: str | bytes, where: str) -> "Manifest":
+        """A manifest of JSON. What a later release of the same format has added is ignored.
+
+        Raises:
+            BundleError: it is damaged, or of a format that this release does not read.
+        """
+        try:
+            given = json.loads(text)
             given.setdefault("format", 1)  # the first releases wrote none
             if not FORMAT - 1 <= given["format"] <= FORMAT:
                 raise ValueError(
@@ -76,8 +89,8 @@ class Manifest(BaseModel):
                     "use the release that made it, or put another bundle into service (dat bundles)"
                 )
             return _without_unknown(cls, given)
-        except (OSError, ValueError, TypeError, AttributeError) as error:
-            raise BundleError(f"{file.parent} is not a usable bundle: {_first_line(error)}") from error
+        except (ValueError, TypeError, AttributeError) as error:
+            raise BundleError(f"{where} is not a usable bundle: {_first_line(error)}") from error
 
 
 @dataclass(frozen=True)

@@ -38,6 +38,8 @@ THREAD_FAILURES = Counter(
     "dat_thread_failures", "Errors that a background thread began again after", ["thread"], registry=REGISTRY
 )
 SERVED = Gauge("dat_bundle_served", "1 for the bundle that answers", ["version"], registry=REGISTRY)
+BUNDLES_OK = Gauge("dat_bundles_ok", "0 while bundles cannot be taken from the object store", registry=REGISTRY)
+BUNDLES_OK.set(1)
 CUT = Gauge("dat_bundle_cut_timestamp_seconds", "Up to when the bundle that answers has seen clicks", registry=REGISTRY)
 BUILD = Gauge("dat_build_info", "1 for the version that runs", ["version"], registry=REGISTRY)
 BUILD.labels(version("dat-retrieval")).set(1)

@@ -16,6 +16,7 @@ from feast import FeatureStore
 from kafka.errors import KafkaError
 
 from model.bundle import Bundle
+from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
 from model.click import Click
 from model.forget_notes import leave_note
@@ -77,6 +78,7 @@ class Service:
         store: The Feast store that answers online.
         kafka: How to reach the brokers.
         home: The home folder: its bundle store is watched for another bundle; a replay leaves its progress there.
+        follower: What brings bundles into the home from an object store, if something has to.
 
     Raises:
         ContractError: the registered feature services are not those that the bundle was trained with.
@@ -90,11 +92,12 @@ class Service:
         kafka: KafkaConnection,
         home: Path,
         config: ServingConfig | None = None,
+        follower: BundleFollower | None = None,
     ):
         self.config = config or ServingConfig()
         self.started = time.time()
         self.stopping = False
-        self._home, self._kafka, self._feast = home, kafka, store
+        self._home, self._kafka, self._feast, self._follower = home, kafka, store, follower
         self._corpora: WeakSet[Corpus] = WeakSet()
         self._tables: WeakSet[QueryTable] = WeakSet()
         self.store = OnlineStore(store, self.config.store_timeout_ms / 1000)
@@ -138,6 +141,10 @@ class Service:
         self._tell(running.snapshot)
 
     @property
+    def _not_taken(self) -> str | None:
+        return self._follower.error if self._follower else None
+
+    @property
     def snapshot(self) -> Snapshot:
         return self.retriever.snapshot
 
@@ -146,12 +153,17 @@ class Service:
         self._prefix = secrets.token_hex(4)
         for thread in self._threads:
             thread.start()
+        if self._follower is not None:
+            self._follower.start()
+            metrics.BUNDLES_OK.set_function(lambda: float(self._not_taken is None))
         await self.store.start()
         self.catalogue.start()
 
     async def close(self) -> None:
         """Answer what is there, then end everything, within some seconds even where the broker is away."""
         self.stopping = True
+        if self._follower is not None:
+            self._follower.close()
         await self.batcher.close()
         self.catalogue.close()
         await asyncio.gather(*(asyncio.to_thread(thread.close) for thread in self._threads))
@@ -285,6 +297,7 @@ class Service:
                 "metrics": manifest.metrics,
                 "preparing": self._watcher.preparing,
                 "refused": self._watcher.refused,
+                "not_taken": self._not_taken,
             },
             "index": {
                 "kind": corpus.index.kind,
@@ -346,7 +359,8 @@ class Service:
             return None
         if config.bundle is None:
             return Treatment(self.retriever if config.ranking == "model" else Popularity(self.retriever))
-        running = self._load(BundleStore(self._home / "bundles").load(config.bundle))
+        bundles = self._follower.bundles if self._follower else BundleStore(self._home / "bundles")
+        running = self._load(bundles.load(config.bundle))
         vectors = QueryVectors(self._kafka, config.bundle)
         other = Retriever(running.snapshot, self.clock, vectors, self.dismissed)
         return Treatment(Popularity(other) if config.ranking == "popularity" else other, running.consumer, vectors)

@@ -17,6 +17,7 @@ from safetensors.numpy import save_file
 
 from feature_repo.atomic import atomic_write
 from model.arrays import map_arrays
+from model.bundle_store import BundleStore
 from model.forgetting import Listed
 from model.state import EntityState
 from spark_jobs import lake as click_lake
@@ -51,9 +52,13 @@ class Rewritten:
         ]
 
 
-def rewrite(home: Path) -> Rewritten:
+def rewrite(home: Path, bundles: BundleStore | None = None) -> Rewritten:
     """Rewrite the lake, the features, the training sets and the bundles of a home without what the list names and was
-    not rewritten yet. The caller holds ``nightly.lock``."""
+    not rewritten yet. The caller holds ``nightly.lock``.
+
+    Args:
+        bundles: Those that the home shares; by default, those of its folder.
+    """
     lake = home / "lake" / "clicks"
     listed = known(lake, unwritten=True)
     if not listed:
@@ -66,9 +71,9 @@ def rewrite(home: Path) -> Rewritten:
     rows = _rewrite_activity(home / "activity", listed, before, after)
     rows += sum(drop(view, listed) for view in (home / "offline").glob("*") if view.name != _CATALOGUE)
     sets = _drop_sets(home, listed)
-    bundles = tuple(path.parent.name for path in _manifests(home) if _rewrite_bundle(path.parent, listed))
+    changed = (bundles or BundleStore(home / "bundles")).rewrite(lambda folder: _rewrite_bundle(folder, listed))
     rewritten(lake, listed)
-    return Rewritten(len(listed), clicks, rows, sets, bundles)
+    return Rewritten(len(listed), clicks, rows, sets, tuple(changed))
 
 
 def _rewrite_report(file: Path, listed: Listed) -> None:
@@ -78,11 +83,6 @@ def _rewrite_report(file: Path, listed: Listed) -> None:
     if shown != said["examples"]:
         with atomic_write(file) as staging:
             staging.write_text(json.dumps(said | {"examples": shown}, indent=1))
-
-
-def _manifests(home: Path) -> list[Path]:
-    found = sorted((home / "bundles").glob("*/manifest.json"))
-    return [path for path in found if not path.parent.is_symlink() and not path.parent.name.startswith(".")]
 
 
 def _rewrite_activity(folder: Path, listed: Listed, before: dict[str, str], after: dict[str, str]) -> int:

@@ -33,11 +33,11 @@ from pyspark.sql import functions as F
 from feature_repo.card import DatasetCard
 from feature_repo.store import service_fields
 from model.bundle import Bundle
-from model.bundle_store import BundleStore
 from model.newest_day import LOOKED_AT, newest_day
 from model.settings.night import NightConfig
 from model.settings.settings import DEFAULT_NEGATIVES
 from model.settings.updater import UpdaterConfig
+from model.shared_bundles import open_bundles
 from model.windows import Window, day_of, latest, window
 from spark_jobs import activity, features, lake, land_kafka, land_log, mlflow_log, publish, run_log, train, training_set
 from spark_jobs.activity_snapshot import Activity, is_kept, snapshot
@@ -89,6 +89,7 @@ class Night:
         kafka: Where to land new clicks from, or None. ``jars``: Spark's connector for it.
         before_publish: Called before a bundle goes into service. What is registered for the service changes here and
             not earlier: until then it must be able to start on the bundle that it has.
+        bundles_url: Where bundles are published, if it is not the home.
     """
 
     home: Path
@@ -100,11 +101,12 @@ class Night:
     kafka: UpdaterConfig | None = None
     jars: list[Path] = field(default_factory=list)
     before_publish: Callable[[], None] = lambda: None
+    bundles_url: str | None = None
 
     def __post_init__(self) -> None:
         self.clock, self.master = Clock(self.progress), ""
         self.lake, self.offline = self.home / "lake" / "clicks", self.home / "offline"
-        self.bundles = BundleStore(self.home / "bundles")
+        self.bundles = open_bundles(self.home, self.bundles_url)
 
     def run(self, day: date | None = None, again: bool = False) -> NightSummary:
         """Run all steps.
@@ -119,6 +121,7 @@ class Night:
         lock = self.home / "nightly.lock"
         try:
             with FileLock(lock, timeout=0):
+                self.bundles.refresh()
                 return self._run(day, again)
         except Timeout:
             raise NightError(f"another nightly run holds {lock}; wait for it to end") from None
@@ -154,7 +157,7 @@ class Night:
         if self.kafka:
             with self.clock.stage("land new clicks from Kafka"):
                 land_kafka.land_new(spark, self.card, self.home, self.kafka, at_most=self.config.lake_batch)
-        for line in rewrite(self.home).lines():
+        for line in rewrite(self.home, self.bundles).lines():
             self.progress.tell(line)
         spark.catalog.clearCache()  # a session that an earlier night used knows files by their folders' names
 

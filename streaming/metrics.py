@@ -32,6 +32,8 @@ CHANGELOG_LOST = Gauge(
     "dat_changelog_lost_records", "Records that a published bundle needs and Kafka has deleted; looked at every trim_s"
 )
 REFUSED = Counter("dat_bundles_refused", "Bundles that were put into service and could not be used")
+BUNDLES_OK = Gauge("dat_bundles_ok", "0 while bundles cannot be taken from the object store")
+BUNDLES_OK.set(1)
 BUNDLE = Gauge("dat_bundle", "1 for the bundle that is being updated", ["version"])
 BUILD = Gauge("dat_build_info", "1 for the version that runs", ["version"])
 BUILD.labels(version("dat-retrieval")).set(1)

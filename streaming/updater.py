@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from kafka.errors import KafkaError
 
 from model.bundle import Bundle
+from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
 from model.settings.updater import UpdaterConfig
 from streaming import metrics
@@ -36,6 +37,7 @@ def run_updater(
     feast_sink: bool = True,
     ready: Callable[[], None] | None = None,
     shelf: BundleStore | None = None,
+    follower: BundleFollower | None = None,
 ) -> None:
     """Keep a bundle's vectors up to the clicks until ``stop`` is set. The topics must exist.
 
@@ -48,15 +50,20 @@ def run_updater(
         feast_sink: Whether this process writes to the online store.
         ready: Called once all that was started has restored its state and follows.
         shelf: Watched for another bundle in service, which takes this one's place; None: nothing is.
+        follower: What brings bundles onto the shelf from an object store, if something has to.
 
     Raises:
         Exception: what ended one of the threads; the others are stopped first.
     """
     quiet_kafka()
-    updater = _Updater(store, config, stop, stages, feast_sink, shelf)
+    published = follower.versions if follower else shelf.versions if shelf else list
+    updater = _Updater(store, config, stop, stages, feast_sink, published)
     server = None
     try:
         updater.start(bundle)
+        if follower is not None:
+            metrics.BUNDLES_OK.set_function(lambda: float(follower.error is None))
+            follower.start()
         if config.metrics_port is not None:
             server = metrics.serve(config.metrics_host, config.metrics_port, updater.alive, updater.ready)
         while not stop.wait(0.05) and not updater.ready():
@@ -68,6 +75,8 @@ def run_updater(
                 updater.watch(shelf)
     finally:
         stop.set()
+        if follower is not None:
+            follower.close()
         updater.end()
         if server is not None:
             server.shutdown()
@@ -86,7 +95,7 @@ class _Updater:
         stop: threading.Event,
         stages: Sequence[str],
         sink: bool,
-        shelf: BundleStore | None,
+        published: Callable[[], list[str]],
     ):
         self.failure: BaseException | None = None
         self._store, self._config, self._stop, self._stages, self._sink = store, config, stop, stages, sink
@@ -94,9 +103,7 @@ class _Updater:
         self._next: BundleRuntime | None = None
         self._catch_up: CatchUp | None = None
         self._refused: set[str] = set()
-        self._monitor = Monitor(
-            config, lambda: self._serving.members, lambda: shelf.versions() if shelf else [], self._end_with
-        )
+        self._monitor = Monitor(config, lambda: self._serving.members, published, self._end_with)
 
     def start(self, bundle: Bundle) -> None:
         self._current = self._runtime(bundle)

@@ -1,8 +1,9 @@
 """The nightly job as an Airflow DAG (Airflow 3): goes in the DAGs folder of a worker that has ``dat`` installed.
 
 Variables: ``dat_command``, such as ``/opt/dat/dat`` (default ``dat``), and the settings ``dat_home``, ``dat_dataset``,
-``dat_kafka``, ``dat_redis``; secrets belong into files (``DAT_SECRETS_DIR`` of the worker). One run a day, each for
-its own date. The job holds a lock, skips what is done, and goes on where a killed run was: Airflow may retry it freely.
+``dat_kafka``, ``dat_redis``, ``dat_bundles``; secrets belong into files (``DAT_SECRETS_DIR`` of the worker). One run a
+day, each for its own date. The job holds a lock, skips what is done, and goes on where a killed run was: Airflow may
+retry it freely.
 A night that the gate refuses fails its task at once, without a retry, so that whoever is told of failures is told.
 """
 
@@ -48,6 +49,7 @@ with DAG(
             "DAT_DATASET": "{{ var.value.get('dat_dataset', 'movielens-100k') }}",
             "DAT_UPDATER__BOOTSTRAP": "{{ var.value.get('dat_kafka', '127.0.0.1:9092') }}",
             "DAT_REDIS": "{{ var.value.get('dat_redis', '') }}",
+            "DAT_BUNDLES": "{{ var.value.get('dat_bundles', '') }}",
         },
         append_env=True,
         skip_on_exit_code=REFUSED,

@@ -4,6 +4,7 @@ the command line."""
 import os
 from pathlib import Path
 from typing import Any, Literal
+from urllib.parse import urlsplit
 
 from pydantic import ValidationError, field_validator
 from pydantic_core import PydanticCustomError
@@ -22,6 +23,8 @@ from model.settings.serving import ServingConfig
 from model.settings.updater import UpdaterConfig
 
 DEFAULT_NEGATIVES = 4
+SCHEMES = ("s3", "gs", "abfs", "abfss", "hdfs", "file")
+"""Of the URLs that :class:`model.object_store.ObjectStore` takes."""
 SECRETS_DIR = "DAT_SECRETS_DIR"
 """The environment's name for a folder of files that each hold one setting, such as ``updater__sasl_plain_password``:
 how an orchestrator hands over secrets."""
@@ -45,6 +48,9 @@ class Settings(BaseSettings):
     """The folder that the folders named in dataset cards are in."""
     dataset: str = "movielens-100k"
     """The dataset card: its name, or the path of a TOML file."""
+    bundles: str | None = None
+    """Where bundles are published, as a URL: ``s3://bucket/prefix``, ``gs://…``, ``abfs://…``, ``hdfs://…``, ``file://…``.
+    Night, updater and service then share no disk. Without it they are in the home folder."""
     redis: str | None = None
     """``host:port`` of the Redis that answers online, ``cluster:host:port,…`` of a cluster; without it SQLite does."""
     log_format: Literal["text", "json"] = "text"
@@ -68,6 +74,19 @@ class Settings(BaseSettings):
         raise PydanticCustomError("url", "{url} is no folder: mount that storage, and give the path that it has", {
             "url": f"{scheme}://{rest.lstrip('/')}"
         })  # fmt: skip
+
+    @field_validator("bundles")
+    @classmethod
+    def _a_store(cls, given: str | None) -> str | None:
+        url = urlsplit(given or "")
+        if given and (url.scheme not in SCHEMES or not (url.netloc or url.path)):
+            known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
+            raise PydanticCustomError("url", "{url} is no URL of an object store: it begins with one of {known}", {
+                "url": given, "known": known
+            })  # fmt: skip
+        if "@" in url.netloc and url.scheme == "s3":
+            raise PydanticCustomError("url", "a key has no place in a URL: AWS_ACCESS_KEY_ID and its like have it")
+        return given.rstrip("/") if given else None
 
     @classmethod
     def settings_customise_sources(

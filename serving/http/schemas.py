@@ -276,6 +276,7 @@ class BundleStatus(BaseModel):
     metrics: dict[str, float]
     preparing: str | None = Field(description="The bundle that is being brought up to take its place.")
     refused: dict[str, str] = Field(description="Bundles that were put into service and cannot be, and why.")
+    not_taken: str | None = Field(description="Why bundles cannot be taken from the object store at present.")
 
 
 class IndexStatus(BaseModel):

@@ -4,13 +4,19 @@ import dataclasses
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
+
 from model.bundle_store import BundleStore
+from model.shared_bundles import open_bundles
 from tests.cli.conftest import Run
 from tests.tiny import tiny_bundle
 
 
-def test_roll_back_and_promote(run: Run, tmp_path: Path):
-    shelf = BundleStore(tmp_path / "bundles")
+@pytest.mark.parametrize("shared", [False, True], ids=["in the home", "in an object store"])
+def test_roll_back_and_promote(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, shared: bool):
+    url = f"file://{tmp_path}/store" if shared else None
+    monkeypatch.setenv("DAT_BUNDLES", url or "")
+    shelf = open_bundles(tmp_path / "night" if shared else tmp_path, url)
     first = tiny_bundle()
     later = first.manifest.model_copy(
         update={"version": "second", "created": first.manifest.created + timedelta(days=1)}
@@ -19,11 +25,24 @@ def test_roll_back_and_promote(run: Run, tmp_path: Path):
     shelf.publish(dataclasses.replace(first, manifest=later))
     assert shelf.current() == "second"
     assert run("bundles", "--home", str(tmp_path), "--rollback").status == 0
+    shelf.refresh()
     assert shelf.current() == first.version
     assert "no bundle before" in run("bundles", "--home", str(tmp_path), "--rollback").sentence
     listed = run("bundles", "--home", str(tmp_path), "--promote", "second")
+    shelf.refresh()
     assert shelf.current() == "second" and first.version in listed.out
     assert "no bundle nonsense" in run("bundles", "--home", str(tmp_path), "--promote", "nonsense").sentence
+
+
+def test_a_process_that_shares_no_disk_with_the_night_says_what_it_needs_to_begin(run: Run, tmp_path: Path):
+    night, pod, url = tmp_path / "night", tmp_path / "pod", f"file://{tmp_path}/store"
+    for verb in (["serve", "--port", "0"], ["updater"]):
+        verb += ["--home", str(pod)]
+        assert f"no bundle is published in {url}" in run(*verb, DAT_BUNDLES=url).sentence
+    open_bundles(night, url).publish(tiny_bundle())
+    assert f"{pod} has no online store" in run("serve", "--port", "0", "--home", str(pod), DAT_BUNDLES=url).sentence
+    for wrong, why in (("s3a://shop/dat", "begins with one of s3://"), ("s3://key:secret@shop/dat", "has no place in")):
+        assert why in run("bundles", "--home", str(pod), DAT_BUNDLES=wrong).sentence
 
 
 def test_compare_shows_metrics_and_parts_side_by_side(run: Run, tmp_path: Path):

@@ -89,6 +89,20 @@ def test_commands_and_settings_are_those_that_there_are(
             assert settings.updater.instance == "shop-dat-updater-query-0"
 
 
+def test_only_the_night_has_a_volume_where_bundles_are_in_an_object_store(rendered: list[dict], values: Path):
+    given = yaml.safe_load(values.read_text())
+    url, night = given.get("bundles", {}).get("url"), given.get("nightly", {}).get("enabled", True)
+    claims = [one["spec"]["accessModes"] for one in rendered if one["kind"] == "PersistentVolumeClaim"]
+    assert claims == ([["ReadWriteOnce"]] if night else [])
+    for name, pod in pods(rendered).items():
+        (home,) = (volume for volume in pod["volumes"] if volume["name"] == "home")
+        (container,) = pod["containers"]
+        assert ("persistentVolumeClaim" in home) == (not url or name.endswith("nightly"))
+        assert {one["name"]: one.get("value") for one in container["env"]}.get("DAT_BUNDLES") == url
+        secret = given.get("bundles", {}).get("existingSecret")
+        assert container.get("envFrom", []) == ([{"secretRef": {"name": secret}}] if secret else [])
+
+
 def test_a_night_that_the_gate_refused_is_not_run_again(rendered: list[dict]):
     for job in (one for one in rendered if one["kind"] == "CronJob"):
         (rule,) = job["spec"]["jobTemplate"]["spec"]["podFailurePolicy"]["rules"]
@@ -109,7 +123,7 @@ def test_the_schema_of_the_values_is_made_of_them():
 def test_chart_compose_and_dag_set_the_same_settings():
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text())["x-dat"]["environment"]
     dag = (ROOT / "docs" / "schedule" / "airflow_dag.py").read_text()
-    for name in ("DAT_HOME", "DAT_DATASET", "DAT_REDIS", "DAT_UPDATER__BOOTSTRAP"):
+    for name in ("DAT_HOME", "DAT_DATASET", "DAT_REDIS", "DAT_UPDATER__BOOTSTRAP", "DAT_BUNDLES"):
         assert name in compose and f'"{name}"' in dag
         top, _, inner = name.removeprefix("DAT_").lower().partition("__")
         assert top in Settings.model_fields

@@ -6,9 +6,13 @@ import httpx
 import numpy as np
 import pytest
 
+from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
 from model.settings.serving import ServingConfig
+from model.shared_bundles import SharedBundles
 from serving.service import Service
+from tests.objects import Bucket
+from tests.objects import bucket as bucket
 from tests.serving.conftest import item_rows, serve_http
 from tests.tiny import CUT_MS, WIDTH, tiny_bundle, tiny_store
 
@@ -85,3 +89,32 @@ def test_a_bundle_that_does_not_fit_is_refused_and_the_old_one_stays(serving, tm
     assert running.client.get("/v1/retrieve", params={"query_id": "q1"}).json()["bundle"] == first.version
     shelf.publish(second)
     running.wait(lambda: running.service.snapshot.version == second.version)
+
+
+def test_bundles_of_a_night_elsewhere_come_through_an_object_store_and_answers_go_on_without_it(
+    bucket: Bucket, kafka, tmp_path
+):
+    night, laptop = (SharedBundles(tmp_path / name, bucket.url) for name in ("night", "laptop"))
+    tiny_store(tmp_path / "night", items=1)
+    first, second = (tiny_bundle(f"{tmp_path.name}-{n}", items=ITEMS, seed=n) for n in (1, 2))
+    night.publish(first)
+    store = tiny_store(tmp_path / "pod", items=ITEMS)
+    follower = BundleFollower(SharedBundles(tmp_path / "pod", bucket.url, attempts=2), 0.05)
+    follower.first()
+    config = ServingConfig(watch_s=0.05, swap_patience_s=1)
+    service = Service(follower.bundles.taken.load(), store, kafka, tmp_path / "pod", config, follower)
+    with serve_http(service, store, first, kafka) as running:
+        told = lambda: running.client.get("/v1/status").json()["bundle"]  # noqa: E731
+        night.publish(second)
+        running.wait(lambda: told()["version"] == second.version)
+        laptop.promote(first.version)
+        running.wait(lambda: told()["version"] == first.version)
+        bucket.stop()
+        running.wait(lambda: bucket.url in (told()["not_taken"] or ""))
+        assert "dat_bundles_ok 0.0" in running.client.get("/metrics").text
+        assert [running.client.get(path).status_code for path in ("/healthz", "/readyz")] == [200, 200]
+        assert running.client.get("/v1/retrieve", params={"query_id": "q1"}).json()["bundle"] == first.version
+        bucket.start()
+        laptop.promote(second.version)
+        running.wait(lambda: told()["version"] == second.version and told()["not_taken"] is None)
+        assert "dat_bundles_ok 1.0" in running.client.get("/metrics").text

@@ -1,5 +1,6 @@
 """What is forgotten is in no landing, no training set and no bundle, and stays out whatever is landed again."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from model.bundle_store import BundleStore
 from model.forget_notes import leave_note, taken_notes
 from model.forgetting import Forgotten
 from model.settings.night import Rules
+from model.shared_bundles import SharedBundles
 from model.state import is_nobody
 from spark_jobs import forget, forgotten, lake
 from spark_jobs.forget import rewrite
@@ -24,6 +26,8 @@ from spark_jobs.land_kafka import Ledger
 from spark_jobs.land_log import land_log
 from streaming.forgetting import ForgetWriter
 from tests.market import FIRST_MS, write_market
+from tests.objects import Bucket
+from tests.objects import bucket as bucket
 from tests.spark_jobs.conftest import Silent, market_settings
 from tests.spark_jobs.test_land_kafka import DAY, Topic, click, events, topic  # noqa: F401 (a fixture)
 from tests.streaming.test_forgetting import forget as say
@@ -223,3 +227,21 @@ def test_after_dat_forget_no_file_of_the_home_has_the_query_and_the_next_night_d
         for file in lake.files_of(home / "lake" / "clicks")
     )
     assert forget.rewrite(home).queries == 0
+
+
+def test_a_bundle_in_an_object_store_is_rewritten_there_and_in_a_home_that_took_it(bucket: Bucket, tmp_path: Path):
+    night, pod = (SharedBundles(tmp_path / name, bucket.url) for name in ("night", "pod"))
+    for version in ("one", "two"):
+        night.publish(tiny_bundle(version, config=SMALL_AMM))
+    pod.load("one")
+    pod.take()
+    shutil.rmtree(night.folder / "one")  # the night's disk need not have it
+    before = bucket.keys
+    learn(tmp_path / "night" / "lake" / "clicks", {"q0": Forgotten(before=MOMENT)})
+    assert rewrite(tmp_path / "night", night).bundles == ("one", "two")
+    pod.take()
+    for version in ("one", "two"):
+        for shelf in (pod.taken, SharedBundles(tmp_path / "new", bucket.url)):
+            assert is_nobody(shelf.load(version).queries.ids[0])
+    assert len(before - bucket.keys) == 3, "ids, state and embeddings, which the two had in common, are gone"
+    assert bucket.keys == {"bundles.json"} | {f"objects/{name}" for name in night.look().objects}

@@ -7,10 +7,13 @@ import weakref
 
 import pytest
 
+from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
 from model.settings.updater import KafkaConnection
+from model.shared_bundles import SharedBundles
 from streaming.bundle_runtime import BundleRuntime
 from tests.conftest import PARTITIONS
+from tests.objects import bucket as bucket
 from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth, updater_config
 from tests.streaming.test_feast_sink import in_store, online
 from tests.tiny import tiny_bundle, tiny_store
@@ -69,6 +72,31 @@ def test_a_published_bundle_takes_over_under_load_and_so_does_a_rollback(kafka, 
         shelf.promote(first.version)
         eventually(lambda: in_store(store, first, load.clicks), "the first is back, and knows what it missed", 60)
     assert counted(kafka, first, load.clicks) and counted(kafka, second, load.clicks)
+
+
+def test_bundles_of_a_night_elsewhere_come_through_an_object_store(bucket, kafka, store, shelf, tmp_path):
+    """And are worked with while it is away. What is published, not what is here, says which records are needed."""
+    night = SharedBundles(tmp_path / "night", bucket.url)
+    first, second = tiny_bundle("far-1"), tiny_bundle("far-2", seed=1)
+    night.publish(first)
+    follower = BundleFollower(SharedBundles(tmp_path, bucket.url, attempts=2), 0.05)
+    follower.first()
+    clicks = some_clicks(60)
+    config = updater_config(kafka, watch_s=0.1)
+    with running(shelf.load(), store, config, shelf=shelf, follower=follower):
+        produce(kafka, clicks)
+        eventually(lambda: in_store(store, first, clicks), "the first bundle's rows are in the store")
+        night.publish(second)
+        eventually(lambda: in_store(store, second, clicks), "the second has taken over")
+        bucket.stop()
+        eventually(lambda: follower.error is not None, "the store is away")
+        more = some_clicks(60, seed=2, start=60)
+        produce(kafka, more)
+        eventually(lambda: in_store(store, second, clicks + more), "clicks are folded without it")
+        bucket.start()
+        night.promote(first.version)
+        eventually(lambda: in_store(store, first, clicks + more), "rolled back")
+    assert follower.versions() == [first.version, second.version]
 
 
 def test_processes_beyond_the_partitions_are_ready_and_go_over_to_a_new_bundle_too(kafka, store, shelf, caplog):

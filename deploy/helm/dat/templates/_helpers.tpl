@@ -30,6 +30,10 @@ securityContext:
   allowPrivilegeEscalation: false
   readOnlyRootFilesystem: true
   capabilities: { drop: [ALL] }
+{{- with .root.Values.bundles.existingSecret }}
+envFrom:
+  - secretRef: { name: {{ . }} }
+{{- end }}
 volumeMounts:
   - { name: home, mountPath: /data }
   - { name: tmp, mountPath: /tmp }
@@ -49,6 +53,9 @@ workingDir: /etc/dat/config {{- /* where dat.toml is looked for */}}
 {{- define "dat.env" -}}
 - { name: DAT_HOME, value: /data }
 - { name: DAT_DATASET, value: /etc/dat/config/card.toml }
+{{- with .Values.bundles.url }}
+- { name: DAT_BUNDLES, value: {{ . | quote }} }
+{{- end }}
 {{- if .Values.existingSecret }}
 - { name: DAT_SECRETS_DIR, value: /etc/dat/secrets }
 {{- end }}
@@ -69,7 +76,11 @@ securityContext:
   seccompProfile: { type: RuntimeDefault }
 volumes:
   - name: home
+    {{- if and .root.Values.bundles.url (ne .component "nightly") }}
+    emptyDir: { sizeLimit: {{ .root.Values.bundles.size }} } # copies, and Feast's registry
+    {{- else }}
     persistentVolumeClaim: { claimName: {{ .root.Values.home.existingClaim | default (printf "%s-home" (include "dat.name" .root)) }} }
+    {{- end }}
   - name: tmp
     emptyDir: {}
   - name: config
