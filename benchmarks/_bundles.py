@@ -24,12 +24,12 @@ def trained_bundle(downloads: Path, epochs: int = 1) -> Bundle:
     from feature_repo.reader.clicks import read_clicks
     from feature_repo.source import dataset_folder
     from feature_repo.views import define
-    from model.settings.model import DATConfig
+    from model.settings.model import NO_CLOSED_FORM, DATConfig
     from model.settings.settings import Settings
     from training.fit import fit
 
     settings = Settings(dataset="movielens-100k")
-    card, config = settings.card, DATConfig(epochs=epochs)
+    card, config = settings.card, DATConfig(epochs=epochs, closed_form=NO_CLOSED_FORM)
     folder = dataset_folder(card, Path(settings.data), downloads)
     catalogues = {side: read_catalogue(card, folder, side) for side in ("query", "item")}
     split = make_split(read_clicks(card, folder), catalogues, card, "live")

@@ -107,6 +107,7 @@ def made_up_log(clicks: int, queries: int, items: int, seed: int = 0) -> dict[st
 
 def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 1) -> "TrainingSet":
     """The log as the trainer takes it, each id at ``spread`` times its row of tables that many times as large."""
+    from devstack.synthetic_bundle import CARD
     from model.features import CategoryField, InputSpec
     from model.replay import ClickRows
     from model.state import EntityState
@@ -127,7 +128,7 @@ def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 
     rows = log["item"] * spread
     clicks = ClickRows(log["query"] * spread, rows[:, 0], times, times)
     return TrainingSet(
-        clicks, rows[:, 1:], states["query"], states["item"], spec, spec, states["item"].codes[:, 0] - 1, False
+        clicks, rows[:, 1:], states["query"], states["item"], spec, spec, states["item"].codes[:, 0] - 1, False, CARD
     )
 
 
@@ -138,7 +139,8 @@ def make_trainer(
     from evaluation.models import dat_config
     from training.fit import make_trainer
 
-    return make_trainer(training_set(log, queries, items, spread), dat_config(model, batch_size=BATCH, **settings))
+    config = dat_config(model, batch_size=BATCH, closed_form={"weight": 0}, **settings)
+    return make_trainer(training_set(log, queries, items, spread), config)
 
 
 def epoch_seconds(trainer: "Trainer") -> float:

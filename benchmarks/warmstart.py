@@ -113,11 +113,16 @@ class Night:
 
     def fit(self, epochs: int, start: "Bundle | None") -> "tuple[TrainedModel, float]":
         """A model, and the seconds that its training took."""
-        from model.settings.model import DATConfig
+        from model.settings.model import NO_CLOSED_FORM, DATConfig
         from training.fit import fit
 
         began = time.perf_counter()
-        model = fit(self.split.data, DATConfig(epochs=epochs), cut_ms=self.split.cut_ms, initial=start)
+        model = fit(
+            self.split.data,
+            DATConfig(epochs=epochs, closed_form=NO_CLOSED_FORM),
+            cut_ms=self.split.cut_ms,
+            initial=start,
+        )
         return model, time.perf_counter() - began
 
     def bundle_of(self, model: "TrainedModel") -> "Bundle":

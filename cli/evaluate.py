@@ -40,6 +40,7 @@ def evaluate(
     ] = "dat,two-tower,item-cf,popularity",
     seeds: Annotated[int, typer.Option(min=1, help="Runs of each model that learns at random.")] = 1,
     limit: Annotated[int | None, typer.Option(help="Only the first so many test clicks.")] = None,
+    newest: Annotated[int | None, typer.Option(min=100, help="Only the log's newest so many clicks.")] = None,
     negatives: Annotated[
         int | None, typer.Option(min=1, help="Random negatives for each positive (S in the paper) [the card's, or 4].")
     ] = None,
@@ -77,18 +78,19 @@ def evaluate(
     from evaluation.splits import protocol_of
 
     protocol = protocol or protocol_of(settings.card)
-    result = compare(settings, protocol, models, seeds, limit, negatives, tuning, exclude_seen, out)
+    result = compare(settings, protocol, models, seeds, limit, negatives, tuning, exclude_seen, out, newest)
     if json_file:
         write_evidence(json_file, result)
 
 
 def compare(
     settings: Settings, protocol: str, models: str, seeds: int, limit: int | None, negatives: int | None,
-    tuning: bool = False, excludes_seen: bool | None = None, out: Path | None = None,
+    tuning: bool = False, excludes_seen: bool | None = None, out: Path | None = None, newest: int | None = None,
 ) -> dict:  # fmt: skip
     """Run the comparison, show its table, and return what ``--json`` writes.
 
     Args:
+        newest: Only the log's newest so many clicks.
         out: Where finished runs are kept. A run is done again when its log, settings or seed differ, not when the code
             does.
     """
@@ -99,6 +101,7 @@ def compare(
     from feature_repo.card import CardError
     from feature_repo.reader.dataset import read_dataset
     from feature_repo.source import dataset_folder
+    from model.closed_form_choice import ClosedFormChoice
     from training.chosen import chosen as what_was_chosen
 
     names = list(MODELS) if models == "all" else [name.strip() for name in models.split(",")]
@@ -116,6 +119,7 @@ def compare(
     for line in (log.report.tell(), *log.report.problems):
         console.print(f"  {line}", style="dim", markup=False, soft_wrap=True)
     given = settings.model_settings(card)
+    clicks = log.clicks if newest is None else log.clicks.slice(max(0, len(log.clicks) - newest))
     negatives = negatives or night.negatives or DEFAULT_NEGATIVES
     limit = limit or (night.test_clicks if protocol == "night" else None)
     results: dict[str, dict] = {}
@@ -123,7 +127,7 @@ def compare(
     with _progress(console) as progress:
         for seed in range(seeds):
             split = make_split(
-                log.clicks, log.catalogues, card, cast(Protocol, protocol), negatives, night.seed + seed, limit, tuning,
+                clicks, log.catalogues, card, cast(Protocol, protocol), negatives, night.seed + seed, limit, tuning,
                 excludes_seen, night.window_days, night.rules.min_day,
             )  # fmt: skip
             for name in names:
@@ -136,11 +140,14 @@ def compare(
                     kept.save(run, found)
                 ranks.setdefault(name, []).append(found)
                 results.setdefault(name, {"runs": []})["runs"].append(run)
-    why = what_was_chosen(split.data, card, night.model_copy(update={"negatives": negatives}))
+    of_dat = results["dat"]["runs"][0].get("closed_form") if "dat" in results else None
+    choice = of_dat and ClosedFormChoice.model_validate(of_dat)
+    why = what_was_chosen(split.data, night.model_copy(update={"negatives": negatives}), choice)
     summary = {
         "dataset": card.name,
         "protocol": protocol,
         "log": log.report.model_dump(exclude={"days", "examples"}),
+        "newest": newest,
         "tuning": tuning,
         "ties": card.clicks.ties,
         "train_clicks": len(split.data.clicks),
@@ -208,12 +215,16 @@ def _run(
 
     from evaluation.faiss_ranks import DEPTH, FaissRanks
     from evaluation.metrics import MISS, Metrics, report
-    from evaluation.models import build
+    from evaluation.models import DATRetriever, build
     from evaluation.ranks import rank_clicks
 
     model = build(name, seed, **chosen)
-    task = progress.add_task(f"{name}, seed {seed}: training", total=None)
+    task = progress.add_task(f"{name}, seed {seed}", total=None)
     started = time.perf_counter()
+    if isinstance(model, DATRetriever):
+        progress.update(task, description=f"{name}, seed {seed}: choosing the closed form's weight")
+        model.choose(split.data)
+    progress.update(task, description=f"{name}, seed {seed}: training")
     model.fit(split.data, split.cut_ms)
     trained = time.perf_counter()
     progress.update(task, description=f"{name}, seed {seed}: evaluating", total=len(split.test))
@@ -237,6 +248,8 @@ def _run(
     if epochs := getattr(getattr(model, "trained", None), "epochs", None):
         last = epochs[-1]
         run["health"] = {"item_rank": last.item_rank, "dead_units": last.dead_units, "collapsed": last.collapsed}
+    if isinstance(model, DATRetriever) and model.choice:
+        run["closed_form"] = model.choice.model_dump()
     return run, ranks
 
 

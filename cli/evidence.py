@@ -36,7 +36,9 @@ def provenance() -> dict[str, Any]:
 def _command() -> str:
     program, *arguments = sys.argv
     verb = [] if Path(program).stem in ("dat", "__main__") else ["bench", Path(program).stem]
-    return shlex.join(["dat", *verb, *arguments]).replace(f"{Path.cwd()}/", "")
+    models = "DAT_NIGHT__MODEL__"  # the environment's settings without which the figures are others
+    settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(models)]
+    return shlex.join([*settings, "dat", *verb, *arguments]).replace(f"{Path.cwd()}/", "")
 
 
 def _cpu() -> str:

@@ -12,7 +12,7 @@ from model.click import Click
 from model.features import InputSpec
 from model.folds import gap_of, item_vectors, query_inputs
 from model.scan import Groups
-from model.settings.model import DATConfig
+from model.settings.model import NO_CLOSED_FORM, DATConfig
 from model.state import EntityState
 from model.towers import Towers
 
@@ -40,7 +40,7 @@ def made_up_bundle(
     from training.memory import MemoryDAT
 
     torch.manual_seed(seed)
-    config = config or DATConfig()
+    config = config or DATConfig(closed_form=NO_CLOSED_FORM)
     query_ids, item_ids = (
         [f"{letter}{k}" for k in range(ids)] if isinstance(ids, int) else ids
         for letter, ids in (("q", queries), ("i", items))

@@ -9,6 +9,8 @@ from evaluation.metrics import MISS
 Array = np.ndarray
 METRICS = ("hr50", "hr100", "mrr10")
 AT_ONCE = 50  # resamples
+GAIN, SURE = 0.01, 0.9
+"""A setting is better than another if it gains such a share, and in such a share of the resamples: less is chance."""
 
 
 def difference(
@@ -35,8 +37,27 @@ def share_better(ours: Array, theirs: Array, queries: Array, resamples: int = 1_
         ours, theirs: The rank of each of N test clicks. queries: [N] who clicked.
     """
     means_of = _resampled(queries, resamples, seed)
-    values = [np.prod([means_of(_gain(ranks, name)) for name in METRICS], axis=0) for ranks in (ours, theirs)]
+    values = [_geometric(ranks, means_of) for ranks in (ours, theirs)]
     return float(np.mean(values[0] > values[1]))
+
+
+def sure_of_best(
+    tried: list[Array], theirs: Array, best: int, queries: Array, resamples: int = 1_000, seed: int = 0
+) -> float:
+    """How sure it is that the best of several is better than theirs: of many one is always best by chance.
+
+    The share of resamples in which no gain lies as far above its own mean, in standard deviations, as the best one's
+    does above 0 (White's reality check, 2000; studentised as by Hansen, 2005).
+
+    Args:
+        tried, theirs: The rank of each of N test clicks. best: which of those tried. queries: [N] who clicked.
+    """
+    means_of = _resampled(queries, resamples, seed)
+    base = _geometric(theirs, means_of)
+    gains = np.stack([_geometric(ranks, means_of) - base for ranks in tried])
+    mean, deviation = gains.mean(1, keepdims=True), np.maximum(gains.std(1, keepdims=True), 1e-12)
+    by_chance = ((gains - mean) / deviation).max(axis=0)
+    return float(np.mean(by_chance < (mean / deviation)[best]))
 
 
 def _resampled(queries: Array, resamples: int, seed: int) -> Callable[[Array], Array]:
@@ -55,6 +76,11 @@ def _resampled(queries: Array, resamples: int, seed: int) -> Callable[[Array], A
         return np.concatenate([w @ total for w in weights]) / sizes
 
     return means
+
+
+def _geometric(ranks: Array, means_of: Callable[[Array], Array]) -> Array:
+    """In each resample the geometric mean of the metrics."""
+    return np.cbrt(np.prod([means_of(_gain(ranks, name)) for name in METRICS], axis=0))
 
 
 def _gain(ranks: Array, metric: str) -> Array:

@@ -37,6 +37,12 @@ class Metrics(BaseModel):
         return cls(clicks=len(ranks), **values)
 
 
+def objective(metrics: Metrics) -> float:
+    """What settings are chosen by: the geometric mean of HR@50, HR@100 and MRR×10, so that a per cent of each counts
+    the same."""
+    return (metrics.hr50 * metrics.hr100 * metrics.mrr10) ** (1 / 3)
+
+
 class Report(BaseModel):
     """Metrics of all test clicks and of parts of them."""
 

@@ -3,9 +3,11 @@
 import inspect
 from typing import Any
 
+from evaluation.closed_form_choice import choose, is_open, with_choice
 from evaluation.dat_scorer import LiveDAT, StaticDAT
 from evaluation.retriever import Retriever
 from evaluation.test_clicks import TestClicks
+from model.closed_form_choice import ClosedFormChoice
 from model.settings.model import AMM, PAPER, DATConfig
 from model.settings.settings import merged
 from training.fit import fit
@@ -17,8 +19,17 @@ class DATRetriever:
 
     def __init__(self, config: DATConfig):
         self.config = config
+        self.choice: ClosedFormChoice | None = None
+        """What was chosen of the closed form, where the settings leave it open."""
+
+    def choose(self, data: TrainingSet) -> None:
+        """Choose what the settings leave open, as the night does."""
+        if is_open(self.config):
+            self.choice = choose(data, self.config)
+        self.config = with_choice(self.config, self.choice)
 
     def fit(self, data: TrainingSet, cut_ms: int) -> None:
+        self.choose(data)
         self.trained = fit(data, self.config, cut_ms=cut_ms)
 
     def scorer(self, test: TestClicks, live: bool) -> StaticDAT | LiveDAT:

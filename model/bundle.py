@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 
 from feature_repo.event_rule import EventRule
 from model.arrays import map_arrays
+from model.closed_form_choice import ClosedFormChoice
 from model.features import InputSpec
 from model.settings.model import DATConfig
 from model.state import EntityState
@@ -55,6 +56,8 @@ class Manifest(BaseModel):
     lineage: dict[str, str]
     chosen: dict[str, str] = {}
     """What followed the log or was not the default, by name: the value and why (:mod:`training.chosen`)."""
+    closed_form: ClosedFormChoice | None = None
+    """What was chosen of the closed form; None: nothing was to be chosen."""
 
     @property
     def cut_ms(self) -> int:

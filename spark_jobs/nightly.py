@@ -7,10 +7,11 @@ Its steps, in order:
 3. write catalogues and activity for Feast              :mod:`spark_jobs.features`, :mod:`spark_jobs.activity`
 4. write the training set                               :mod:`spark_jobs.training_set`
 5. hold what the trainer reads to Feast                 :mod:`spark_jobs.feast_check`
-6. train, from the last bundle                          :mod:`training.trainer`
-7. evaluate on the test clicks                          :mod:`spark_jobs.train`
-8. judge                                                :mod:`spark_jobs.gate`
-9. publish, and load the catalogues online              :mod:`spark_jobs.publish`
+6. choose what the settings leave to the log            :mod:`evaluation.closed_form_choice`
+7. train, from the last bundle                          :mod:`training.trainer`
+8. evaluate on the test clicks                          :mod:`spark_jobs.train`
+9. judge                                                :mod:`spark_jobs.gate`
+10. publish, and load the catalogues online             :mod:`spark_jobs.publish`
 
 Each step writes whole or not at all; training goes on from its checkpoint; the night's record comes last.
 """
@@ -30,9 +31,11 @@ from filelock import FileLock, Timeout
 from pyspark.sql import DataFrame, SparkSession
 from pyspark.sql import functions as F
 
+from evaluation import closed_form_choice
 from feature_repo.card import DatasetCard
 from feature_repo.store import service_fields
 from model.bundle import Bundle
+from model.closed_form_choice import ClosedFormChoice
 from model.newest_day import LOOKED_AT, newest_day
 from model.settings.night import NightConfig
 from model.settings.settings import DEFAULT_NEGATIVES
@@ -306,7 +309,7 @@ class Night:
         return parent
 
     def _train_and_publish(self, day: date, folder: Path, again: bool) -> NightSummary:
-        """Steps 5 to 9, for a finished training set."""
+        """Steps 5 to 10, for a finished training set."""
         card, config = training_set.data_card(folder), self.config
         assert card is not None, f"{folder} is not finished"
         if not again and (record := self._finished(day, card)):
@@ -343,14 +346,16 @@ class Night:
         """Train, evaluate, judge and publish; the experiment is logged whatever the verdict."""
         config, clock, cut_ms = self.config, self.clock, card["cut"]
         data = TrainingSet.load(folder, self.card)
-        card = card | {"chosen": {"cut_by": self._why_cut(card["cut_by"])} | chosen(data, self.card, config)}
-        training_set.write_card(folder, card)
         with clock.stage("compare the training set with Feast"):
             check_against_feast(self.store, data, config.model.batch_size)
         initial = self.bundles.load(parent) if parent else None
+        choice = self._choose(data, version, initial)
+        card = card | {"chosen": {"cut_by": self._why_cut(card["cut_by"])} | chosen(data, config, choice)}
+        training_set.write_card(folder, card)
         with clock.stage("train DAT", config.model.epochs) as advance:
             model = fit(
-                data, config.model, cut_ms=cut_ms, initial=initial, on_epoch=lambda report: advance(1),
+                data, closed_form_choice.with_choice(config.model, choice), cut_ms=cut_ms, initial=initial,
+                on_epoch=lambda report: advance(1),
                 checkpoint_file=self.home / "training" / f"{version}.pt",
             )  # fmt: skip
         reports, evidence = self._evaluate(model, data, card, folder, initial)
@@ -359,9 +364,10 @@ class Night:
         model = train.fold_later(model, train.read_clicks(folder / "later", self.card), catalogues, self.card)
         services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}
         offsets = land_kafka.offsets_at(self.lake, day)
-        bundle = train.make_bundle(model, version, self.card, card, offsets, services, reports, parent)
+        bundle = train.make_bundle(model, version, self.card, card, offsets, services, reports, parent, choice)
         with clock.stage("log the experiment"):
-            mlflow_log.log(self.home, bundle, model.epochs, verdict, card, config)
+            asked = config.model_copy(update={"model": model.config})
+            mlflow_log.log(self.home, bundle, model.epochs, verdict, card, asked)
         if verdict.verdict == "published":
             with clock.stage("publish the bundle"):
                 publish.write_states(bundle, self.offline)
@@ -370,6 +376,19 @@ class Night:
                 self.bundles.prune(config.keep_bundles)
                 publish.prune_states(self.bundles, self.offline)
         return bundle.manifest.metrics, verdict
+
+    def _choose(self, data: TrainingSet, version: str, initial: Bundle | None) -> ClosedFormChoice | None:
+        """What is chosen of the closed form, or was for the bundle that this one starts from and still holds."""
+        model = self.config.model
+        if not closed_form_choice.is_open(model):
+            return None
+        earlier = initial.manifest.closed_form if initial else None
+        if held := closed_form_choice.taken_over(data, model, earlier):
+            return held
+        with self.clock.stage("choose the closed form's weight", model.epochs) as advance:
+            return closed_form_choice.choose(
+                data, model, lambda report: advance(1), self.home / "training" / f"{version}-held-out.pt"
+            )
 
     def _why_cut(self, cut: str) -> str:
         if self.config.cut:

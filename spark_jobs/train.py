@@ -17,6 +17,7 @@ from evaluation.ranks import rank_clicks
 from evaluation.test_clicks import TestClicks, extend, make_test
 from feature_repo.card import DatasetCard
 from model.bundle import Bundle, Manifest, now
+from model.closed_form_choice import ClosedFormChoice
 from model.event_weights import weights_of
 from model.replay import ClickRows, Replay
 from model.settings.model import DATConfig
@@ -30,7 +31,11 @@ FOLD_BLOCK = 256
 
 
 def version_of(day: str, card: dict, config: DATConfig, parent: str | None) -> str:
-    """A bundle's version: its date and a hash of all that it is made from, so that a re-run makes the same one."""
+    """A bundle's version: its date and a hash of all that it is made from, so that a re-run makes the same one.
+
+    Args:
+        config: As given: what it leaves open follows from the training set and the parent.
+    """
     made_from = json.dumps([card["sha256"], config.model_dump_json(), parent])
     return f"{day}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"
 
@@ -108,6 +113,7 @@ def fold_later(
 def make_bundle(
     model: TrainedModel, version: str, dataset: DatasetCard, card: dict, offsets: dict[int, int],
     services: dict[str, dict[str, str]], reports: dict[str, Report], parent: str | None,
+    choice: ClosedFormChoice | None = None,
 ) -> Bundle:  # fmt: skip
     """The bundle of a trained model. ``card`` is the training set's data card; ``reports``: static and live, if any."""
     sizes = {"queries": len(model.queries), "items": len(model.items)}
@@ -140,6 +146,7 @@ def make_bundle(
         }
         | code_version(),
         chosen=card.get("chosen", {}),
+        closed_form=choice,
     )
     return Bundle(manifest, model.towers, model.queries, model.items)
 

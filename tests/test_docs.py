@@ -34,9 +34,10 @@ def test_evidence_names_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     from docs.tables import _load
 
     monkeypatch.setattr("sys.argv", ["/somewhere/cli/__main__.py", "evaluate", "--json", f"{Path.cwd()}/out.json"])
+    monkeypatch.setenv("DAT_NIGHT__MODEL__EPOCHS", "3")
     write_evidence(tmp_path / "one.json", {"results": {}})
     made = _load(tmp_path / "one.json")["provenance"]
-    assert made["command"] == "dat evaluate --json out.json" and made["cores"] >= 1
+    assert made["command"] == "DAT_NIGHT__MODEL__EPOCHS=3 dat evaluate --json out.json" and made["cores"] >= 1
     (tmp_path / "two.json").write_text("{}")
     with pytest.raises(ValueError, match=r"two\.json does not say its .*command"):
         _load(tmp_path / "two.json")

@@ -13,7 +13,7 @@ from model.counters import count
 from model.features import InputSpec, encode, fit
 from model.folds import query_inputs
 from model.scan import Groups
-from model.settings.model import AMM, DATConfig, MemoryConfig, TowerConfig
+from model.settings.model import AMM, NO_CLOSED_FORM, DATConfig, MemoryConfig, TowerConfig
 from model.state import EntityState
 from model.towers import Towers
 from training.dat import DAT
@@ -22,7 +22,7 @@ from training.memory import MemoryDAT
 CUT_MS = 1_700_000_000_000
 GENRES = ("drama", "comedy", "war")
 CITIES = ("Lyon", "Oslo")
-SMALL = DATConfig(memory=MemoryConfig(dim=8, rates=(0.4, 0.1), second=8, hidden=16))
+SMALL = DATConfig(memory=MemoryConfig(dim=8, rates=(0.4, 0.1), second=8, hidden=16), closed_form=NO_CLOSED_FORM)
 WIDTH = 32  # numbers in an item's vector, of SMALL
 SMALL_AMM = AMM.model_copy(update={"tower": TowerConfig(embedding_dim=4, hidden=(16,), output_dim=8)})
 

@@ -4,7 +4,7 @@ Both run the same functions where a choice is made (:func:`draw`, :func:`existin
 to each other on several markets.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -44,7 +44,7 @@ def build_tables(
     items = pc.index_in(log["item_id"].combine_chunks(), item_ids).to_numpy().astype(np.int64)
     times = log["event_time"].to_numpy()
     weights = weights_of(log, card.clicks.rule)
-    drawn = draw(hashes(window["event_id"]), times[first:], np.sort(since), negatives, seed)
+    drawn = draw(hashes(window["event_id"].to_pylist()), times[first:], np.sort(since), negatives, seed)
     clicks = pa.table(
         {
             "query": queries[first:].astype(np.int32),
@@ -115,10 +115,15 @@ def lay_out(clicks: pa.Table) -> pa.Table:
         clicks: In the order of the fold.
     """
     ids, queries = encoded(clicks["query_id"])
+    times = spread(ids.to_pylist(), queries)
+    return clicks.set_column(clicks.column_names.index("event_time"), "event_time", pa.array(times))
+
+
+def spread(ids: Sequence[str], queries: Array) -> Array:
+    """[N] the times that :func:`lay_out` gives to clicks of some queries [N], rows of ``ids``."""
     groups = Groups.of(queries, len(ids))
     phase = hashes(ids) / 2**32
-    time = np.floor((groups.rank + phase[queries]) / groups.counts[queries] * SPAN_MS).astype(np.int64) + 1
-    return clicks.set_column(clicks.column_names.index("event_time"), "event_time", pa.array(time))
+    return np.floor((groups.rank + phase[queries]) / groups.counts[queries] * SPAN_MS).astype(np.int64) + 1
 
 
 def last_clicks(clicks: pa.Table) -> Array:
@@ -134,9 +139,9 @@ def encoded(ids: pa.ChunkedArray) -> tuple[pa.Array, Array]:
     return dictionary.dictionary, dictionary.indices.to_numpy().astype(np.int64)
 
 
-def hashes(event_ids: pa.ChunkedArray | pa.Array) -> Array:
+def hashes(ids: Sequence[str]) -> Array:
     """[N] uint64: the CRC-32 of each id, which Spark computes alike."""
-    return np.fromiter((crc32(key.encode()) for key in event_ids.to_pylist()), np.uint64, len(event_ids))
+    return np.fromiter((crc32(key.encode()) for key in ids), np.uint64, len(ids))
 
 
 def draw(hashes: Array, times: Array, since: Array, negatives: int, seed: int) -> Array:

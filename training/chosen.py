@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from feature_repo.card import DatasetCard
+from model.closed_form_choice import ClosedFormChoice
 from model.settings.night import NightConfig
 from model.settings.settings import DEFAULT_NEGATIVES
 from training.training_set import RARE_REPEATS, TrainingSet
@@ -17,13 +17,14 @@ def is_full(softmax: str, items: int) -> bool:
     return softmax == "full" or (softmax == "auto" and items <= FULL_SOFTMAX_ITEMS)
 
 
-def chosen(data: TrainingSet, card: DatasetCard, config: NightConfig) -> dict[str, str]:
+def chosen(data: TrainingSet, config: NightConfig, closed_form: ClosedFormChoice | None) -> dict[str, str]:
     """By name a value and why it is that: what follows the log, and what is not the default.
 
     Args:
         config: With the card's model and negatives, as :meth:`model.settings.settings.Settings.night_of` gives it.
+        closed_form: What was chosen of it, if anything was to be.
     """
-    items, model = len(data.items), config.model
+    items, model, card = len(data.items), config.model, data.card
     rare = data.repeats < RARE_REPEATS
     found = {
         "excludes_seen": f"{_yes(rare)}: {data.repeats:.1%} of the window's clicks repeat one of the same query; "
@@ -36,6 +37,11 @@ def chosen(data: TrainingSet, card: DatasetCard, config: NightConfig) -> dict[st
         softmax = model.memory.softmax
         why = f"{items:,} items, and up to {FULL_SOFTMAX_ITEMS:,} are few" if softmax == "auto" else "as asked"
         found["memory.softmax"] = f"{'full' if is_full(softmax, items) else 'sampled'}: {why}"
+    if closed_form is not None:
+        earlier = f"as chosen for a window of {closed_form.clicks:,} clicks: "
+        before = "" if closed_form.clicks == len(data.clicks) else earlier
+        found["closed_form.weight"] = f"{closed_form.weight:g}: {before}{closed_form.why}"
+        found["closed_form.l2"] = f"{closed_form.l2:g}: chosen with the weight"
     said = dict(_flat(card.training.model))
     default = dict(_flat(type(model)().model_dump()))
     for name, value in _flat(model.model_dump(exclude_unset=True)):

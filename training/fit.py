@@ -4,6 +4,7 @@ from pathlib import Path
 
 from model.bundle import Bundle
 from model.settings.model import DATConfig
+from training.diagnostics import EpochReport
 from training.memory_trainer import MemoryTrainer
 from training.paper import PaperTrainer
 from training.trained_model import TrainedModel
@@ -26,7 +27,12 @@ def fit(
             on from there and ends in the same result.
     """
     trainer = make_trainer(data, config, initial)
-    epochs = trainer.run(on_epoch, checkpoint_file)
+    return settled(trainer, trainer.run(on_epoch, checkpoint_file), cut_ms)
+
+
+def settled(trainer: Trainer, epochs: list[EpochReport], cut_ms: int) -> TrainedModel:
+    """The model of a trainer that has run, with both sides replayed up to the cut."""
+    data = trainer.data
     queries, items = trainer.settle()
     model = TrainedModel(
         trainer.numpy_towers(),
@@ -34,7 +40,7 @@ def fit(
         items,
         data.query_spec,
         data.item_spec,
-        config,
+        trainer.config,
         cut_ms,
         data.excludes_seen,
         epochs,

@@ -65,8 +65,15 @@ class TrainingSet:
     """[I] the code of each item's category, which alignment groups by; 0: unknown."""
     excludes_seen: bool
     """Whether answers leave out what a query has clicked: by default, where less than 5 % of the clicks are repeats."""
+    card: DatasetCard
+    """The log's."""
     repeats: float = 0.0
     """The share of the clicks that repeat an earlier one of the same query and item."""
+
+    @property
+    def last_out(self) -> bool:
+        """Whether the card's protocol predicts each query's last click, and not the newest day."""
+        return self.card.protocol == "last-out" or self.card.clicks.timeless
 
     @cached_property
     def at_cut(self) -> tuple[EntityState, EntityState]:
@@ -108,7 +115,7 @@ class TrainingSet:
         repeats = 1 - len(np.unique(pairs)) / max(len(pairs), 1)
         return cls(
             clicks, flat.reshape(len(clicks), width), queries, items, query_spec, item_spec, category,
-            repeats < RARE_REPEATS, repeats,
+            repeats < RARE_REPEATS, card, repeats,
         )  # fmt: skip
 
     @classmethod

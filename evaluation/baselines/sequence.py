@@ -21,7 +21,7 @@ from model.features import Inputs
 from model.memory import GAP_WIDTH
 from model.memory_towers import MemoryQueryTower
 from model.scan import Groups, Scan
-from model.settings.model import DATConfig, MemoryConfig
+from model.settings.model import NO_CLOSED_FORM, DATConfig, MemoryConfig
 from model.state import EntityState
 from model.towers import Towers
 from training.memory import Dropout, MemoryDAT
@@ -228,7 +228,7 @@ class SequenceModel:
 
     def __init__(self, network: str, fresh: bool, hidden: int = 128, seed: int = 0, **settings: Any):
         memory = settings.pop("memory", {}) | {"rates": (), "item_rates": (), "learned": False, "second": hidden}
-        self.config = DATConfig(seed=seed, memory=MemoryConfig(**memory), **settings)
+        self.config = DATConfig(seed=seed, memory=MemoryConfig(**memory), closed_form=NO_CLOSED_FORM, **settings)
         self.network, self.fresh = network, fresh
 
     def fit(self, data: TrainingSet, cut_ms: int) -> None:

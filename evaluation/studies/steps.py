@@ -8,12 +8,10 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from evaluation.bootstrap import share_better
+from evaluation.bootstrap import GAIN, SURE, share_better
+from evaluation.metrics import objective
 from evaluation.studies.runs import Journal, Setup, Stage, Variant, key_of, run
-from evaluation.studies.tuning import objective
 from model.settings.settings import merged
-
-SURE = 0.9  # of the resamples
 
 
 class Step(BaseModel):
@@ -34,9 +32,7 @@ class Step(BaseModel):
 STEPS: tuple[Step, ...] = (
     Step(name="more dropout: few clicks a person", settings={"memory": {"dropout": 0.4}, "item_id_dropout": 0.3}),
     Step(name="less dropout: many clicks a person", settings={"memory": {"dropout": 0.05}}),
-    Step(name="a closed form beside the memories", settings={"closed_form": {"weight": 12.0}}),
-    Step(name="a heavier closed form: a small log", settings={"closed_form": {"weight": 50.0}}),
-    Step(name="a closed form above all: thousands of clicks", settings={"closed_form": {"weight": 200.0}}),
+    Step(name="the closed form's weight as the log has it", settings={"closed_form": {"weight": "auto"}}),
     Step(name="rare items by their features", settings={"memory": {"rare_clicks": 5.0}}),
     Step(name="longer vectors", settings={"memory": {"dim": 128}}),
     Step(name="larger batches", times={"batch_size": 2, "learning_rate": 1.5}),
@@ -65,7 +61,7 @@ class Trial(BaseModel):
 
 def search(
     setup: Setup, default: dict[str, Any], stage: Stage, journal: Journal, steps: Sequence[Step] = STEPS,
-    gain: float = 0.01, seed: int = 0, enough: Callable[[int], bool] = lambda done: False,
+    gain: float = GAIN, seed: int = 0, enough: Callable[[int], bool] = lambda done: False,
 ) -> list[Trial]:  # fmt: skip
     """Try each step on top of what was kept, and keep it if it gains.
 
@@ -73,7 +69,7 @@ def search(
         default: All settings of the model.
         journal: Of this log and these questions alone; a trial that it has is not done again.
         gain: How much better (as a share of the objective) a step must be, and for other people, too
-            (:data:`SURE`): less is chance.
+            (:data:`evaluation.bootstrap.SURE`): less is chance.
         enough: Asked, with the number of trials so far, before each that the journal lacks; the search ends where it
             says so.
 

@@ -7,7 +7,7 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from pydantic import BaseModel
 
-from evaluation.metrics import Metrics
+from evaluation.metrics import objective
 from evaluation.studies.runs import Setup, Stage, Variant, run
 from evaluation.studies.spaces import SPACES, defaults
 
@@ -17,11 +17,6 @@ class Tuned(BaseModel):
 
     settings: dict
     values: list[float]
-
-
-def objective(metrics: Metrics) -> float:
-    """The geometric mean of HR@50, HR@100 and MRR×10: a per cent of each counts the same."""
-    return (metrics.hr50 * metrics.hr100 * metrics.mrr10) ** (1 / 3)
 
 
 def tune(setup: Setup, name: str, trials: int, folder: Path, stage: Stage, seed: int = 0) -> Tuned:

@@ -1,6 +1,6 @@
 """The model and its training. Importing it costs nothing: torch stays out."""
 
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -32,8 +32,9 @@ class PaperConfig(SettingsPart):
 class ClosedFormConfig(SettingsPart):
     """EASE^R (Steck, 2019) with recency, as dimensions of the same inner product."""
 
-    weight: float = Field(default=0.0, ge=0)
-    """What its part of the score is multiplied by; 0: there is none."""
+    weight: Annotated[float, Field(ge=0)] | Literal["auto"] = "auto"
+    """What its part of the score is multiplied by; 0: there is none. ``auto``: what finds most of the newest clicks of
+    the window, of which a first model has seen none; a bundle holds the number."""
     l2: float = Field(default=1200.0, gt=0)
     """The ridge penalty."""
     decay: float = Field(default=0.96, gt=0, le=1)
@@ -42,6 +43,9 @@ class ClosedFormConfig(SettingsPart):
     """Dimensions of the index that it takes."""
     max_items: int = Field(default=20_000, ge=1)
     """Only so many items, the most clicked ones, are solved for: the solution is a dense matrix."""
+
+
+NO_CLOSED_FORM = ClosedFormConfig(weight=0.0)
 
 
 class MemoryConfig(SettingsPart):
@@ -162,7 +166,13 @@ class DATConfig(SettingsPart):
 
     @property
     def closed_rank(self) -> int:
-        """Dimensions of the closed form; 0: there is none."""
+        """Dimensions of the closed form; 0: there is none.
+
+        Raises:
+            ValueError: its weight is still to be chosen (:mod:`evaluation.closed_form_choice`).
+        """
+        if self.closed_form.weight == "auto":
+            raise ValueError("closed_form.weight is 'auto': a model is made of the number that was chosen for its log")
         return self.closed_form.rank if self.closed_form.weight else 0
 
 

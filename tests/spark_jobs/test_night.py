@@ -17,6 +17,8 @@ from spark_jobs import mlflow_log as experiment
 from spark_jobs.mlflow_log import tracking_uri
 from tests.spark_jobs.conftest import FinishedNight, Silent, market_settings
 
+CHOICE = "choose the closed form's weight"
+
 
 def test_a_night_publishes_a_bundle_that_loads_and_covers_every_known_id(finished_night: FinishedNight):
     bundle = BundleStore(finished_night.settings.home / "bundles").load()
@@ -36,6 +38,8 @@ def test_what_was_chosen_and_why_stands_in_the_data_card_and_in_the_manifest(fin
     card = json.loads((finished_night.folder / "card.json").read_text())
     assert card["chosen"] == manifest.chosen
     assert manifest.chosen["cut_by"] == "day: the log has times"
+    assert manifest.closed_form is not None and manifest.config.closed_form.weight == manifest.closed_form.weight
+    assert manifest.chosen["closed_form.weight"] == f"{manifest.closed_form.weight:g}: {manifest.closed_form.why}"
     assert manifest.chosen["excludes_seen"].startswith("yes: " if manifest.excludes_seen else "no: ")
     assert "of the window's clicks repeat" in manifest.chosen["excludes_seen"]
     assert manifest.chosen["epochs"] == f"{manifest.config.epochs}: given for the night"
@@ -79,6 +83,9 @@ def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_i
     assert second.gate.verdict == "published" and "the bundle in service has" in second.gate.reason
     assert store.manifest(second.bundle).lineage["parent"] == first.bundle
     assert store.versions() == [first.bundle, second.bundle] and store.current() == second.bundle
+    one, two = (store.manifest(night.bundle) for night in (first, second))
+    assert one.closed_form == two.closed_form is not None and one.config == two.config
+    assert [CHOICE in night.stages for night in (first, second)] == [True, False], "the second takes it over"
     assert set(store.load(first.bundle).items.ids) <= set(store.load(second.bundle).items.ids)
 
     # The first date once more, with the catalogue of then: its record says that it is done, though only the data card

@@ -114,7 +114,9 @@ def assert_parity(settings: Settings, night, protocol: str) -> Split:
         np.testing.assert_array_equal(getattr(split.test.clicks, name), getattr(test.clicks, name), name)
     assert_same_states(split.test.queries, test.queries)
     assert_same_states(split.test.items, test.items)
-    evaluated = compare(settings, protocol, "dat", 1, None, None)["results"]["dat"]["runs"][0]
+    compared = compare(settings, protocol, "dat", 1, None, None)
+    evaluated = compared["results"]["dat"]["runs"][0]
+    assert compared["chosen"].items() <= described["chosen"].items() and "closed_form.weight" in compared["chosen"]
     kinds = {"live": evaluated, "static": evaluated["static"]} if split.live else {"static": evaluated}
     rates = {
         f"{kind}_{key}": rates[key] for kind, rates in kinds.items() for key in rates if key.startswith(("hr", "m"))

@@ -4,7 +4,7 @@ import numpy as np
 import pyarrow as pa
 
 from feature_repo.card import DatasetCard
-from model.settings.model import AMM, PAPER, DATConfig, MemoryConfig, TowerConfig
+from model.settings.model import AMM, NO_CLOSED_FORM, PAPER, DATConfig, MemoryConfig, TowerConfig
 from tests.tiny import CUT_MS, GENRES, TINY, item_profiles, query_profiles
 from training.build import build_tables, in_fold_order
 from training.training_set import TrainingSet
@@ -17,7 +17,7 @@ CONFIG = AMM.model_copy(
 )
 MEMORIES = DATConfig(
     memory=MemoryConfig(dim=8, rates=(0.4, 0.1), second=8, hidden=16, span=6), batch_size=32, epochs=4,
-    learning_rate=6e-3, temperature=5.0,
+    learning_rate=6e-3, temperature=5.0, closed_form=NO_CLOSED_FORM,
 )  # fmt: skip
 # The published form with a linear head, since eq. 1's own collapses; strong enough to be seen in a few epochs.
 GRADIENT = PAPER.model_copy(
