@@ -143,7 +143,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
         return schemas.Queries(query_ids=list(service.query_ids(asked.limit, asked.prefix)))
 
     @app.get(
-        "/v1/queries/{query_id:path}/clicks", response_model=list[schemas.HistoryItem], tags=["queries"],
+        "/v1/queries/{query_id:text}/clicks", response_model=list[schemas.HistoryItem], tags=["queries"],
         openapi_extra=described(schemas.HistoryIn),
     )  # fmt: skip
     async def history(query_id: PathId, request: Request) -> list[schemas.HistoryItem]:
@@ -159,7 +159,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
             for id_, row in ((id_, rows[id_]) for id_ in items)
         ]
 
-    @app.delete("/v1/queries/{query_id:path}", response_model=schemas.Accepted, tags=["queries"])
+    @app.delete("/v1/queries/{query_id:text}", response_model=schemas.Accepted, tags=["queries"])
     async def forget_query(query_id: PathId) -> schemas.Accepted:
         """Forget a query: from now on it is a new visitor. Lake and bundles follow by the night, or `dat forget`."""
         await service.forget(query_id)

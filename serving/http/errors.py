@@ -7,7 +7,9 @@ from fastapi import FastAPI, Request
 from fastapi import Path as InPath
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse
+from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
+from starlette.routing import Match, Mount
 
 from serving.ab.answer_ids import NotAnAnswerId
 from serving.batcher import Closed, NoSuchClick, Overloaded
@@ -19,7 +21,22 @@ from serving.http.fast_path import NotValid
 from serving.http.gate import TooLarge, TooSlow
 from serving.online_store import StoreDown
 
+
+class _Text(Convertor[str]):
+    """``{id:text}`` in a path: any text, also with slashes and line feeds; what can be clicked can be named."""
+
+    regex = r"[\s\S]*"
+
+    def convert(self, value: str) -> str:
+        return value
+
+    def to_string(self, value: str) -> str:
+        return value
+
+
+register_url_convertor("text", _Text())
 PathId = Annotated[str, InPath(min_length=1, max_length=256)]
+_METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorOut, "description": text}
     for status, text in {
@@ -70,10 +87,10 @@ def handle_errors(app: FastAPI) -> None:
             given = request.headers.get("content-type", "none")
             return error(422, "not-valid", f"body: the Content-Type must be application/json; it is {given[:100]}.")
         where = ".".join(str(part) for part in first["loc"])
-        return error(422, "not-valid", f"{where}: {first['msg']}")
+        return error(422, "not-valid", f"{where}: {first['msg'].removeprefix('Value error, ')}")
 
     @app.exception_handler(HTTPException)
-    async def refused(_: Request, problem: HTTPException) -> JSONResponse:
+    async def refused(request: Request, problem: HTTPException) -> JSONResponse:
         if problem.status_code == 400:  # FastAPI's word for a body that is not even JSON
             for reason in (TooLarge, TooSlow):
                 if isinstance(problem.__cause__, reason) or isinstance(problem.__context__, reason):
@@ -81,7 +98,13 @@ def handle_errors(app: FastAPI) -> None:
             return error(422, "not-valid", "body: is not JSON.")
         names = {404: "not-found", 405: "not-allowed"}
         code = names.get(problem.status_code, "refused")
-        return error(problem.status_code, code, str(problem.detail), headers=problem.headers)
+        headers = dict(problem.headers or {})
+        if problem.status_code == 405:  # the framework names those of the first route only
+            routes = [route for route in app.routes if not isinstance(route, Mount)]
+            asked = {method: {**request.scope, "method": method} for method in _METHODS}
+            fits = [m for m in _METHODS if any(route.matches(asked[m])[0] is Match.FULL for route in routes)]
+            headers |= {"Allow": ", ".join(fits)} if fits else {}
+        return error(problem.status_code, code, str(problem.detail), headers=headers)
 
     says(NotValid, 422, "not-valid")
     says(NotAFeature, 422, "not-valid")

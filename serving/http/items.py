@@ -71,18 +71,18 @@ def item_routes(service: Service) -> APIRouter:
             **said.model_dump(include={"available", "hidden", "expires_at"}),
         )
 
-    @router.get("/items/{item_id:path}", response_model=schemas.ItemOut, responses=MISSING)
+    @router.get("/items/{item_id:text}", response_model=schemas.ItemOut, responses=MISSING)
     async def item(item_id: PathId) -> schemas.ItemOut:
         """What is known of an item."""
         return await show(item_id)
 
-    @router.put("/items/{item_id:path}", response_model=schemas.ItemOut)
+    @router.put("/items/{item_id:text}", response_model=schemas.ItemOut)
     async def put_item(item_id: PathId, body: schemas.ItemPut) -> schemas.ItemOut:
         """Say all of an item: what is left out is as if nothing had been said. It counts when this returns."""
         await say({item_id: record(body)})
         return await show(item_id)
 
-    @router.patch("/items/{item_id:path}", response_model=schemas.ItemOut)
+    @router.patch("/items/{item_id:text}", response_model=schemas.ItemOut)
     async def patch_item(item_id: PathId, body: schemas.ItemPatch) -> schemas.ItemOut:
         """Say something else of an item: what is left out stays. A feature that is null is taken away."""
         said = body.model_dump(exclude_unset=True, exclude={"features"})
@@ -97,7 +97,7 @@ def item_routes(service: Service) -> APIRouter:
         await say({item_id: before.model_copy(update=given)})
         return await show(item_id)
 
-    @router.delete("/items/{item_id:path}", response_model=schemas.Accepted)
+    @router.delete("/items/{item_id:text}", response_model=schemas.Accepted)
     async def delete_item(item_id: PathId) -> schemas.Accepted:
         """Never show it again, whatever is clicked or trained, until it is PUT anew."""
         await say({item_id: ItemRecord(deleted=True)})

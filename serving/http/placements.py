@@ -27,7 +27,7 @@ def placement_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["retrieval"], route_class=_Placement)
 
     @router.get(
-        "/items/{item_id:path}/similar", response_model=schemas.RetrieveOut, responses=MISSING, openapi_extra=_SIMILAR
+        "/items/{item_id:text}/similar", response_model=schemas.RetrieveOut, responses=MISSING, openapi_extra=_SIMILAR
     )
     async def similar(item_id: PathId, request: Request) -> Response:
         """The items that lie nearest to one, for its page: also of one that is sold out or hidden."""

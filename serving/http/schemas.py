@@ -2,7 +2,7 @@
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from model.click import EARLIEST_MS, LATEST_MS
 from serving.filters import Value, Where
@@ -23,7 +23,19 @@ Whole = Annotated[int, BeforeValidator(_whole)]
 Id = Annotated[str, Field(min_length=1, max_length=256)]
 Time = Annotated[Whole, Field(ge=EARLIEST_MS, lt=LATEST_MS, description="ms since the epoch, UTC")]
 AnswerId = Annotated[str, Field(max_length=4096)]
-Token = Annotated[str, Field(pattern=r"^\d{1,6}:\d{1,18}(:\d{1,6}:\d{1,18})?$", max_length=64)]
+Token = Annotated[str, Field(pattern=r"^[0-9]{1,6}:[0-9]{1,18}(:[0-9]{1,6}:[0-9]{1,18})?$", max_length=64)]
+
+
+def _text(value: str) -> str:
+    if not value.isascii():
+        try:
+            value.encode()
+        except UnicodeEncodeError:
+            raise ValueError("holds half a character, which no record can") from None
+    return value
+
+
+Text = Annotated[str, AfterValidator(_text)]  # in a union pydantic does not look
 
 
 def _several(value: Any) -> Any:
@@ -164,7 +176,7 @@ class ClickIn(_Strict):
     )
     value: float | None = Field(None, description="How much: a rating, a price, seconds watched.")
     answer_id: AnswerId | None = Field(None, description="Of the answer that showed the item.")
-    context: dict[Annotated[str, Field(max_length=64)], str | int | float | None] | None = Field(None, max_length=32)
+    context: dict[Annotated[str, Field(max_length=64)], Text | int | float | None] | None = Field(None, max_length=32)
 
 
 class ClickOut(BaseModel):

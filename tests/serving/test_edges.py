@@ -1,10 +1,12 @@
 """Requests at the edge of what is one: each has its answer, none poisons what others read, none takes memory."""
 
 import base64
+import functools
 import json
+import re
 import socket
 import zlib
-from urllib.parse import urlsplit
+from urllib.parse import quote, urlsplit
 
 import pyarrow as pa
 import pytest
@@ -61,6 +63,73 @@ def test_an_id_may_end_in_the_name_of_a_placement(running: Running):
     assert {"/v1/items/{item_id}", "/v1/items/{item_id}/similar"} <= set(document)
 
 
+IDS = [
+    "a\nb",
+    "a\n",
+    "\n",
+    "a\r",
+    "..%2f",
+    "a/../b",
+    "\u202eabc",
+    "é",
+    "e\u0301",
+    "👩‍👩‍👧",
+    "\x00",
+    " ",
+    "%",
+    "?a=b#c",
+    "x" * 256,
+]
+
+
+@pytest.mark.parametrize("id_", IDS, ids=ascii)
+def test_whatever_can_be_clicked_can_be_named_in_a_path_and_is_not_read_as_another(running: Running, id_: str):
+    item, query = f"/v1/items/{quote(id_, safe='')}", f"/v1/queries/{quote(id_, safe='')}"
+    click = {"query_id": id_, "item_id": id_}
+    assert running.client.post("/v1/clicks", json=click).status_code == 202
+    put = running.client.put(item, json={"features": {"title": "T"}})
+    assert put.status_code == 200 and put.json()["item_id"] == id_, put.text
+    assert running.client.get(item).json()["item_id"] == id_
+    assert running.client.get(f"{item}/similar?n=1").status_code == 200
+    assert running.client.get("/v1/retrieve", params={"query_id": id_, "n": 1}).json()["query_id"] == id_
+    assert running.client.get(f"{query}/clicks").status_code == 200
+    assert running.client.delete(query).json() == {"status": "forgotten"}
+    assert running.client.delete(item).json() == {"status": "deleted"}
+
+
+def test_a_path_that_the_routes_read_otherwise_opens_nothing(kafka, tmp_path):
+    """A pattern's end also stands before a line feed: ``/metrics%0A`` is the route of ``/metrics``."""
+    keys = [ApiKey(name="reader", key="a-key-to-read", scopes={"read"})]
+    with serving(kafka, tmp_path, keys=keys) as running:
+        document = running.client.get("/openapi.json").json()["paths"]
+        operations = [("get", "/metrics"), *((method, path) for path, of in document.items() for method in of)]
+        for method, path in operations:
+            if path in ("/healthz", "/readyz"):
+                continue
+            filled = re.sub(r"{\w+}", "i1", path)
+            for tail in ("%0A", "%0D", "/", "%2F", "%00", "//", "%0A%0A", ";a", "%3F"):
+                ask = functools.partial(running.client.request, method, filled + tail, json=CLICK)
+                assert ask().status_code == 401, (method, filled + tail)
+                if path not in ("/v1/items/{item_id}", "/v1/items/{item_id}/similar") or method != "get":
+                    assert ask(headers={"X-API-Key": "a-key-to-read"}).status_code == 403, (method, filled + tail)
+
+
+def test_half_a_character_and_digits_of_other_scripts_are_not_valid(running: Running):
+    headers = {"Content-Type": "application/json"}
+    for part in ('"a": "\\ud800"', '"\\ud800": 1', '"a": "é\\udfff"'):
+        body = f'{{"query_id": "q0", "item_id": "i1", "context": {{{part}}}}}'
+        assert "body.context" in refused(running.client.post("/v1/clicks", content=body, headers=headers))
+    for name, value in (("wait_for", "٠:٠"), ("n", "٣"), ("at", "²")):
+        assert f"query.{name}" in refused(running.client.get("/v1/retrieve", params={"query_id": "q0", name: value}))
+
+
+def test_a_request_with_two_hosts_is_none(running: Running):
+    url = urlsplit(running.url)
+    with socket.create_connection((url.hostname, url.port), timeout=20) as connection:
+        connection.sendall(b"GET /v1/status HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")
+        assert connection.recv(1_000).startswith(b"HTTP/1.1 400")
+
+
 def test_an_origin_that_is_none_is_a_foreign_one(running: Running):
     assert running.client.get("/v1/categories", headers={"Origin": "http://["}).status_code == 200
     refused(running.client.post("/v1/clicks", json=CLICK, headers={"Origin": "http://["}), 403, "wrong-origin")
@@ -69,7 +138,8 @@ def test_an_origin_that_is_none_is_a_foreign_one(running: Running):
 def test_another_method_a_part_of_a_page_and_another_type_of_body_are_answered_as_http_has_it(running: Running):
     wrong = running.client.delete("/v1/retrieve")
     refused(wrong, 405, "not-allowed")
-    assert wrong.headers["Allow"] in ("GET", "POST")
+    assert wrong.headers["Allow"] == "GET, POST"
+    assert running.client.post("/v1/items/i1").headers["Allow"] == "DELETE, GET, PATCH, PUT"
     for part in ("bytes=abc-", "bytes=99999999-", "bytes=0-10"):
         page = running.client.get("/", headers={"Range": part})
         assert page.status_code == 200 and page.text.startswith("<!doctype html>")
