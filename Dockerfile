@@ -25,19 +25,19 @@ COPY streaming streaming
 COPY training training
 RUN uv build --quiet --wheel --out-dir /wheel .
 
-# The libraries' own tests, and a type checker that one of them asks for, are a fifth of an environment.
+# The libraries' own tests, a page of Feast's and headers are a sixth of an environment.
 FROM build AS serve-env
-RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --require-hashes -r requirements/serve.lock \
+RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/serve.lock \
     && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl \
-    && uv pip uninstall --python /opt/dat/bin/python mypy && find /opt/dat -type d -name tests -prune -exec rm -r {} +
+    && find /opt/dat -type d \( -name tests -o -path '*/feast/ui/build' -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 
 FROM build AS updater-env
-RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --require-hashes -r requirements/stream.lock \
+RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/stream.lock \
     && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl \
-    && uv pip uninstall --python /opt/dat/bin/python mypy && find /opt/dat -type d -name tests -prune -exec rm -r {} +
+    && find /opt/dat -type d \( -name tests -o -path '*/feast/ui/build' -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 
 FROM build AS night-env
-RUN uv pip install --no-cache --python /opt/dat/bin/python --require-hashes -r requirements/night.lock \
+RUN uv pip install --no-cache --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/night.lock \
     && uv pip install --no-cache --python /opt/dat/bin/python --no-deps /wheel/*.whl
 # Spark's Kafka connector, which a night elsewhere fetches from Maven Central.
 RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless \
