@@ -4,6 +4,7 @@ import shutil
 import socket
 import subprocess
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from devstack.ports import free_port
@@ -20,10 +21,11 @@ class LocalRedis:
     Args:
         keep: Keep the data over a stop and a start, on disk.
         cluster: Run as a cluster of one node, which owns all slots.
+        options: Further ones of ``redis-server``.
     """
 
-    def __init__(self, folder: Path, keep: bool = False, cluster: bool = False):
-        self.folder, self.keep, self.cluster = folder, keep, cluster
+    def __init__(self, folder: Path, keep: bool = False, cluster: bool = False, options: Sequence[str] = ()):
+        self.folder, self.keep, self.cluster, self.options = folder, keep, cluster, list(options)
         self.process: subprocess.Popen | None = None
         self.port = 0
 
@@ -53,6 +55,7 @@ class LocalRedis:
         options += ["--appendonly", "yes" if self.keep else "no"]
         if self.cluster:
             options += ["--cluster-enabled", "yes", "--cluster-port", str(free_port())]
+        options = [*self.options, *options]
         with (self.folder / "redis.log").open("wb") as log:
             self.process = start_child([server, *options], log, cwd=self.folder)
         if not self._answers():

@@ -18,11 +18,20 @@ from feast.repo_config import RegistryConfig, RepoConfig
 
 from feature_repo.atomic import atomic_write
 
+_TIMEOUT_S = 2
+
 
 def online_store(home: Path, redis: str | None) -> dict[str, Any]:
     """The settings of the online store of a home; ``redis`` as in :func:`feature_repo.store.open_store`."""
     if not redis:
         return {"type": "sqlite", "path": str(home / "online.db")}
+    if redis.startswith("sentinel:"):
+        first, *rest = redis.removeprefix("sentinel:").split(",")
+        master, _, address = first.rpartition("@")
+        # A sentinel that hangs must not hold whoever asks it for longer than Redis itself may.
+        nodes = ",".join([address, f"socket_timeout={_TIMEOUT_S}", f"socket_connect_timeout={_TIMEOUT_S}", *rest])
+        name = {"sentinel_master": master} if master else {}
+        return {"type": "redis", "redis_type": "redis_sentinel", "connection_string": nodes, **name}
     nodes = redis.removeprefix("cluster:")
     kind = "redis" if nodes == redis else "redis_cluster"
     return {"type": "redis", "redis_type": kind, "connection_string": nodes}

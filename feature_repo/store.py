@@ -26,7 +26,8 @@ def open_store(home: Path, redis: str | None = None, registry: str = "registry.d
     Args:
         home: The system's home folder.
         redis: ``host:port`` (or Feast's longer connection string) of the Redis that answers online instead of SQLite;
-            with ``cluster:`` in front, of some nodes of a Redis Cluster, separated by commas.
+            with ``cluster:`` in front, of some nodes of a Redis Cluster, separated by commas; with ``sentinel:NAME@``,
+            of some sentinels of the master of that name (by default ``mymaster``).
         registry: The registry's place under ``home``.
     """
     config = yaml.safe_load(_YAML.read_text())

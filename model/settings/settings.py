@@ -52,7 +52,8 @@ class Settings(BaseSettings):
     """Where bundles are published, as a URL: ``s3://bucket/prefix``, ``gs://…``, ``abfs://…``, ``hdfs://…``, ``file://…``.
     Night, updater and service then share no disk. Without it they are in the home folder."""
     redis: str | None = None
-    """``host:port`` of the Redis that answers online, ``cluster:host:port,…`` of a cluster; without it SQLite does."""
+    """``host:port`` of the Redis that answers online, ``cluster:host:port,…`` of a cluster,
+    ``sentinel:NAME@host:port,…`` of the sentinels that know who is master of that name; without it SQLite does."""
     log_format: Literal["text", "json"] = "text"
     """``json``: a line an event, one object each, for a log store."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"

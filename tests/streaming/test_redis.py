@@ -1,13 +1,18 @@
 """The online store on a real Redis: as a cluster, and away for a while."""
 
+import asyncio
+import contextlib
 import signal
 import time
 
 import numpy as np
 import pyarrow as pa
 import pytest
+import redis
 
+from devstack.redis import LocalRedis
 from feature_repo.store import open_store
+from serving.online_store import OnlineStore, StoreDown
 from streaming.kafka.records import QUERY_STATE
 from streaming.sink.online_writer import OnlineWriter
 from tests.streaming.loop import eventually, folds, produce, running, some_clicks, truth, updater_config
@@ -26,6 +31,53 @@ def test_a_cluster_has_every_click(kafka, local_redis, tmp_path):
         with running(bundle, store, updater_config(kafka)):
             produce(kafka, clicks)
             eventually(lambda: in_store(store, bundle, clicks), "the cluster has every click")
+
+
+def test_after_a_failover_sink_and_service_go_on_with_the_master_that_the_sentinels_name(local_redis, tmp_path):
+    conf = tmp_path / "sentinel.conf"
+    with contextlib.ExitStack() as servers:
+        master = servers.enter_context(local_redis())
+        options = ["--replicaof", "127.0.0.1", str(master.port)]
+        replica = servers.enter_context(LocalRedis(tmp_path / "replica", options=options))
+        conf.write_text(
+            f"sentinel monitor shop 127.0.0.1 {master.port} 1\nsentinel down-after-milliseconds shop 500\n"
+            "sentinel failover-timeout shop 3000\n"
+        )
+        sentinel = servers.enter_context(LocalRedis(tmp_path / "sentinel", options=[str(conf), "--sentinel"]))
+        asked = redis.Redis(port=sentinel.port, decode_responses=True)
+        eventually(lambda: len(asked.sentinel_slaves("shop")) == 1, "the sentinel knows the replica")
+        tiny_store(tmp_path)
+        store = open_store(tmp_path, f"sentinel:shop@{sentinel.address}")
+        writer = OnlineWriter(store, "failover")
+
+        def write(count: int) -> bool:
+            row = {"id": "q1", "a": [0.5], "folded": count, "clicks": count, "counters": [], "last_click": 0}
+            rows = pa.RecordBatch.from_pylist([row | {"history": []}], QUERY_STATE)
+            try:
+                writer.write("query", rows, np.array([1_795_000_000_000_000 + count]))
+            except redis.RedisError:
+                return False
+            return True
+
+        async def read() -> list[int]:
+            reader = OnlineStore(store, 2.0)
+            await reader.start()
+            seen = []
+            for step in range(2):
+                for _ in range(600):  # a minute: the circuit is open until a look succeeds
+                    with contextlib.suppress(StoreDown):
+                        seen.append((await reader.queries(["q1"]))["query_augmented__folded"][0])
+                        break
+                    await asyncio.sleep(0.1)
+                if not step:
+                    await asyncio.to_thread(master.stop)
+                    await asyncio.to_thread(eventually, lambda: write(2), "the new master takes rows")
+                    assert asked.sentinel_get_master_addr_by_name("shop") == ("127.0.0.1", replica.port)
+            await reader.close()
+            return seen
+
+        assert write(1)
+        assert asyncio.run(read()) == [1, 2]
 
 
 def test_a_redis_that_was_away_has_every_click_in_the_end(kafka, local_redis, tmp_path):
