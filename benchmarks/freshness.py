@@ -46,13 +46,11 @@ def freshness(
     json_file: Annotated[Path | None, Option("--json")] = None,
 ) -> None:
     """Measure the loop from the click to the answer, on made-up clicks."""
-    from cli.preflight import quiet
     from devstack.broker import LocalBroker
     from devstack.redis import LocalRedis
     from devstack.synthetic_bundle import made_up_bundle, made_up_home
     from streaming.kafka.topics import create_topics
 
-    quiet()
     result: dict[str, Any] = {"rate": rate, "cores": os.cpu_count(), "load_before": os.getloadavg()[0]}
     with contextlib.ExitStack() as stack:
         scratch = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="dat-bench-")))

@@ -52,13 +52,11 @@ def main(
     """Latency and throughput over HTTP beside the floor, and the CPU and memory of the service, in one run."""
     import httpx
 
-    from cli.preflight import quiet
     from devstack.broker import LocalBroker
     from devstack.processes import Verb
     from devstack.redis import LocalRedis
     from streaming.kafka.topics import create_topics
 
-    quiet()
     report: dict = {"items": items, "queries": queries, "rate": rate, "clicks_per_s": clicks, "cores": os.cpu_count()}
     report |= {"unknown": unknown, "filtered": filtered, "workers": workers}
     bundle = BundleStore(home / "bundles").load() if home else trained_bundle(Path(".dat/downloads"))

@@ -45,13 +45,11 @@ def updater(
 ) -> None:
     """Measure the updater at full speed, beside Quix Streams and its floors."""
     from benchmarks._peers import quixstreams_per_s
-    from cli.preflight import quiet
     from devstack.broker import LocalBroker
     from devstack.redis import LocalRedis
     from devstack.synthetic_bundle import made_up_bundle, made_up_home
     from streaming.kafka.topics import create_topics
 
-    quiet()
     with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
         # A bundle a run: the second would otherwise find the first one's state, and nothing left to do.
         data, events, query_ids, item_ids = some_clicks(clicks, queries, items)

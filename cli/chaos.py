@@ -55,12 +55,9 @@ def chaos(
     With --tampered a proxy before the broker holds requests of transactions, loses their answers and repeats them late.
     Exit status 1 if anything was lost, doubled, or differs.
     """
-    from cli.preflight import quiet
     from devstack.chaos.faults import ChaosRun, Plan
     from devstack.chaos.night import NightPlan, NightRun
     from devstack.chaos.tampering import TamperPlan, TamperRun
-
-    quiet()
 
     folder = home or Path(tempfile.mkdtemp(prefix="dat-chaos-"))
     plan = Plan(

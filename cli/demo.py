@@ -85,13 +85,12 @@ def _run(
     console.print(f"[bold]DAT on {card.title}[/] [dim]· everything under {settings.home}/[/]\n\n[bold]setup[/]")
 
     from cli.nightly import run_night
-    from cli.preflight import check_disk, check_port, quiet
+    from cli.preflight import check_disk, check_port
     from devstack.broker import LocalBroker
     from model.hit_rates import hit_rates
 
     check_disk(settings.home)
     check_port(port)
-    quiet()
     with progress.stage("load the libraries"):
         import torch  # noqa: F401
         from feast import FeatureStore  # noqa: F401

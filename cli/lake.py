@@ -22,12 +22,11 @@ def lake(
     The nightly job does so itself. With --follow this process stays and lands them all day, and the night uses what it
     has landed. It ends on Ctrl-C; after that, or after a crash, the next one goes on where it was.
     """
-    from cli.preflight import check_disk, quiet
+    from cli.preflight import check_disk
 
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap)
     claim_home(settings)
     check_disk(settings.home)
-    quiet()
     from cli.nightly import reach_kafka, spark_kafka_jars
     from devstack.broker import java
     from spark_jobs.lake import LakeError, dates

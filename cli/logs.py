@@ -3,6 +3,7 @@
 import json
 import logging
 import time
+import warnings
 from collections import deque
 
 from model.settings.settings import Settings
@@ -56,7 +57,17 @@ def set_up(settings: Settings) -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     for name in _OURS:
         logging.getLogger(name).setLevel(settings.log_level)
+
+
+def quiet() -> None:
+    """Silence what libraries say about themselves; their errors still come through."""
+    # Not by a filter: Feast, whenever it is imported, puts filters of its own in front.
+    warnings.showwarning = lambda *_, **__: None
     listen_to_kafka()
+    for name in ("feast", "feast.repo_config", "py4j", "jgo"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    # Spark's bridge logs a Ctrl-C that it passes on as an error, with its traceback.
+    logging.getLogger().addFilter(lambda record: not record.exc_info or record.exc_info[0] is not KeyboardInterrupt)
 
 
 def listen_to_kafka() -> None:

@@ -10,6 +10,8 @@ from typing import NoReturn
 import typer
 from rich.console import Console
 
+from cli.logs import quiet
+
 # Idle OpenMP threads spin by default. Beside a broker and Spark on few cores that makes training 20 times slower.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -73,6 +75,7 @@ def main() -> None:
     # Also where a script has put the command in the background, whose children ignore Ctrl-C; and SIGTERM is the same.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)
+    quiet()
     try:
         build()(prog_name="dat")
     except SystemExit:

@@ -97,11 +97,10 @@ def run_night(
     progress: "Progress | None" = None,
 ) -> "NightSummary":  # fmt: skip
     """Run the nightly job with these settings: what ``dat nightly`` and the demo share."""
-    from cli.preflight import check_disk, quiet
+    from cli.preflight import check_disk
 
     claim_home(settings)
     check_disk(settings.home)
-    quiet()
     from devstack.broker import java
     from feature_repo.source import dataset_folder
     from feature_repo.store import open_store, register

@@ -6,6 +6,7 @@ import sys
 import tempfile
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
@@ -84,9 +85,6 @@ def _has_java() -> bool:
 
 
 def _in_process(home: Path, stack: ExitStack, host: str, port: int) -> str:
-    from cli.preflight import quiet
-
-    quiet()
     from devstack.play.kept import make_home
     from devstack.play.small_log import PlayService
     from feature_repo.store import open_store
@@ -122,11 +120,11 @@ def _with_broker(home: Path, stack: ExitStack, host: str, port: int) -> str:
     from streaming.kafka.topics import create_topics
 
     local = LocalBroker(home / "kafka")
-    starting = threading.Thread(target=local.start)
-    starting.start()
     stack.callback(local.stop)
-    make_home(home)
-    starting.join()
+    with ThreadPoolExecutor(1) as other:
+        starting = other.submit(local.start)
+        make_home(home)
+        starting.result()
     create_topics(local.bootstrap)
     options = ["--home", str(home), "--bootstrap", local.bootstrap]
     logs = home / "logs"

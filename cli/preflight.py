@@ -1,13 +1,10 @@
 """What is worth checking before long work begins, so that it fails in its first second or not at all."""
 
-import logging
 import shutil
 import socket
-import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from cli.logs import listen_to_kafka
 from feature_repo.card import CardError
 from model.settings.settings import Settings, SettingsError
 
@@ -71,17 +68,6 @@ def claim_home(settings: Settings) -> None:
             f"{settings.home} holds the dataset {mark.read_text()}, not {name}; give another folder with --home"
         )
     mark.write_text(name)
-
-
-def quiet() -> None:
-    """Silence what libraries say about themselves; their errors still come through."""
-    # Not by a filter: Feast, whenever it is imported, puts filters of its own in front.
-    warnings.showwarning = lambda *_, **__: None
-    listen_to_kafka()
-    for name in ("feast", "feast.repo_config", "py4j", "jgo"):
-        logging.getLogger(name).setLevel(logging.ERROR)
-    # Spark's bridge logs a Ctrl-C that it passes on as an error, with its traceback.
-    logging.getLogger().addFilter(lambda record: not record.exc_info or record.exc_info[0] is not KeyboardInterrupt)
 
 
 def check_port(port: int) -> None:

@@ -38,10 +38,9 @@ def serve(
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
     from cli.logs import set_up
-    from cli.preflight import quiet, take_bundles
+    from cli.preflight import take_bundles
 
     set_up(settings)
-    quiet()
     from model.bundle_store import BundleStore
 
     follower = take_bundles(settings, config.watch_s)

@@ -50,9 +50,6 @@ def status(
 
     It reads Kafka, the home folder and, where they answer, an updater's metrics and the service. Ctrl-C ends it.
     """
-    from cli.preflight import quiet
-
-    quiet()
     settings, console = load_settings(home=home, bootstrap=bootstrap), Console(highlight=False)
     before = look(settings, service, metrics)
     time.sleep(1)

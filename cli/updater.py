@@ -40,7 +40,7 @@ def updater(
     When another bundle is put into service, it brings that one up beside the old one and goes over to it.
     It ends cleanly on Ctrl-C or SIGTERM, and starts again where it was.
     """
-    from cli.preflight import quiet, take_bundles
+    from cli.preflight import take_bundles
 
     if stage == "sink" and not feast:
         raise typer.BadParameter("--stage sink with --no-feast leaves nothing to do")
@@ -52,7 +52,6 @@ def updater(
     given = {"instance": instance, "metrics_port": metrics_port}
     config = config.model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up(settings)
-    quiet()
     # Before numpy: a process is one stage's worth of work; scale by adding processes.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
