@@ -18,7 +18,7 @@ from feature_repo.names import safe_names
 
 CARDS = Path(__file__).parent / "cards"
 NULLS = ("", "-", "(not set)", "NA", "N/A", "#N/A", "<NA>", "NULL", "null", "None", "\\N", "nan", "NaN")
-UNITS = ("s", "ms", "us", "ns", "d", "date", "position", "order")
+UNITS = ("s", "ms", "us", "ns", "d", "excel", "date", "position", "order")
 _UNITS_MS = {"s": 1_000, "m": 60_000, "h": 3_600_000, "d": 86_400_000}
 
 

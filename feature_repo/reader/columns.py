@@ -11,6 +11,13 @@ WORDED = (
 )  # fmt: skip
 """Ways to write a moment, besides ISO 8601's, that can mean one only: where month and day could be taken for each other
 a card has to say which is which."""
+ZONES = {
+    "UTC": 0, "GMT": 0, "WET": 0, "WEST": 1, "CET": 1, "CEST": 2, "EET": 2, "EEST": 3, "MSK": 3, "EST": -5, "EDT": -4,
+    "MDT": -6, "PDT": -7, "KST": 9, "JST": 9, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13,
+}  # fmt: skip
+"""Words for zones that mean one offset, in hours; BST, CST, IST, MST, PST and others are the names of several."""
+_EXCEL_EPOCH = 25_569  # the day number of 1970-01-01, where 1899-12-30 is 0
+_EXCEL_LAST = 2_958_466  # the year 9999
 _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
     "INTEGER",
     "UINTEGER",
@@ -127,10 +134,33 @@ def time_ms(column: Column, unit: str, zone: str, nulls: list[str]) -> str:
         return f"epoch_ms({moment})"  # of infinity: null
     if unit in PER_UNIT:
         return f"TRY_CAST(round({number(column, nulls)} * {PER_UNIT[unit]!r}) AS BIGINT)"
+    if unit == "excel":  # what a clock showed, to the millisecond
+        days = number(column, nulls)
+        ms = f"round(({days} - {_EXCEL_EPOCH}) * {PER_UNIT['d']!r})::BIGINT"
+        shown = f"CASE WHEN {days} BETWEEN 0 AND {_EXCEL_LAST} THEN make_timestamp({ms} * 1000) END"
+        return f"epoch_ms(({shown}) AT TIME ZONE {literal(zone)})"
     said = text(column, nulls)
     if unit == "date":
-        return f"epoch_ms(coalesce(TRY_CAST({said} AS TIMESTAMPTZ), try_strptime({said}, {list(WORDED)!r})))"
+        return f"epoch_ms({_date(said)})"
     moment = f"try_strptime({said}, {literal(unit)})"
     if "%z" not in unit and "%Z" not in unit:
         moment = f"({moment} AT TIME ZONE {literal(zone)})"
     return f"epoch_ms({moment})"
+
+
+def _date(said: str) -> str:
+    """The moment of a text: ISO 8601, or one of :data:`WORDED`; at its end there may be a word of :data:`ZONES`.
+
+    DuckDB takes words for zones of which it knows one: BST would be Bangladesh's time, and CET in July CEST.
+    """
+    word = f"regexp_extract({said}, '[^A-Za-z/]([A-Z]{{2,5}})$', 1)"
+    offsets = ", ".join(f"'{name}': '{hours:+03d}:00'" for name, hours in ZONES.items())
+    moment = f"rtrim(left({said}, length({said}) - length({word})))"
+    offset = f"MAP {{{offsets}}}[{word}]"
+    forms = [*WORDED, "%Y-%m-%d %H:%M %z"]
+    with_word = (
+        f"coalesce(TRY_CAST({moment} || {offset} AS TIMESTAMPTZ), try_strptime({moment} || ' ' || {offset}, {forms!r}))"
+    )
+    plain = f"coalesce(TRY_CAST({said} AS TIMESTAMPTZ), try_strptime({said}, {list(WORDED)!r}))"
+    # Most have none, and their last character tells so at once.
+    return f"CASE WHEN right({said}, 1) BETWEEN 'A' AND 'Y' AND {word} != '' THEN {with_word} ELSE {plain} END"

@@ -30,6 +30,7 @@ from feature_repo.reader.roles import (
 )
 from feature_repo.reader.tables import Column, Reading, as_named, one, parquet_schema, quoted, relations, why
 from feature_repo.reader.units import MOSTLY, SURE, fitting
+from feature_repo.reader.unread import of_parts, of_times
 
 SAMPLE = 10_000  # rows
 FILES = 100  # of a folder are looked into
@@ -92,6 +93,8 @@ def guess(files: list[Path], folder: Path, name: str) -> Guess:
             side, key = _side_of(table, log, chosen, found)
             if side not in sides:
                 sides[side] = _with_parts(table, others)
+                if side == "query" and (joined := of_parts(log, chosen, table, key, list(units[table.path]))):
+                    found.said.append(joined)
                 lines += catalogue_lines(sides[side], side, key, units[table.path], folder)
             elif table.path not in sides[side].more:
                 found.said.append(
@@ -120,11 +123,7 @@ def _clicks(
     unit, how, unread = "order", None, list[str]()
     if "time" not in chosen:
         unread = [name for name in log.different if named(name, "time") and log.values[name]]
-        found.said += [
-            f"the times of {name}, such as {log.values[name][0]}, are in no unit that is known: say it as a format, or "
-            "compute the time with `sql`"
-            for name in unread
-        ]
+        found.said += [of_times(name, log.values[name]) for name in unread]
         found.said.append("no column has times that can be read: the order of the rows is taken for it")
     else:
         time = chosen["time"]
@@ -346,8 +345,9 @@ def _times(sql: duckdb.DuckDBPyConnection, table: Looked) -> dict[str, Units]:
         for name, values in table.values.items()
         if name not in table.lists
     }
-    # Whole numbers below a million are counts rather than days since 1970.
-    return {name: units for name, units in fits.items() if units and (set(units) != {"d"} or named(name, "time"))}
+    # Numbers below a million are counts rather than days since 1970 or 1899.
+    days = {"d", "excel"}
+    return {name: units for name, units in fits.items() if units and (not set(units) <= days or named(name, "time"))}
 
 
 def _side_of(table: Looked, log: Looked, clicks: dict[str, str], found: Guess) -> tuple[str, str]:

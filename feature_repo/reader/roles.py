@@ -136,7 +136,9 @@ def roles(
         )  # fmt: skip
 
     take("query", [name for name in by_name("query", ids) if not is_item(name) and not _describes(name)])
-    pointers = [name for name in ids if _points(table, name, others)]
+    # An order's lines point to the orders, and yet it is the products that are clicked.
+    called_item = any(_rank(name, "item") == 0 and is_id(name) and not _describes(name) for name in ids)
+    pointers = [name for name in ids if _points(table, name, others) and (is_item(name) or not called_item)]
     take("item", sorted(pointers, key=lambda name: (
         not is_item(name), tied(name, "query"), -_points(table, name, others), -order.index(name),
     )))  # fmt: skip

@@ -3,7 +3,7 @@
 import csv
 import gzip
 import json
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -271,10 +271,74 @@ def test_the_format_is_the_one_by_which_a_log_is_short(tmp_path):
 
 
 def test_times_that_are_in_no_known_unit_are_told_with_one_of_them_also_in_the_card(tmp_path):
-    write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "time": f"{t:%Y-%m-%d %H:%M} EDT"} for q, i, t in CLICKS])
+    """BST is London's summer time and Bangladesh's, and would be read six hours off."""
+    for form, says in (
+        ("%Y-%m-%d %H:%M BST", "BST is the name of several zones. Let `sql` say the offset, as in replace("),
+        ("%a %b %d %H:%M:%S EDT %Y", "EDT stands elsewhere than at the end"),
+        ("week %W", "say it as a format"),
+    ):
+        write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "time": t.strftime(form)} for q, i, t in CLICKS])
+        path, found = card_of(tmp_path, "log.csv")
+        assert any("the times of time, such as" in line and says in line for line in found.said)
+        assert "are not read, such as" in path.read_text() and load_card(path).clicks.time_unit == "order"
+
+
+@pytest.mark.parametrize(("word", "hours"), [("EDT", -4), ("CET", 1), ("UTC", 0)])
+def test_a_word_that_is_one_zones_alone_is_read(word: str, hours: int, tmp_path: Path):
+    local = timezone(timedelta(hours=hours))
+    for form in ("%Y-%m-%d %H:%M", "%Y-%m-%d %H:%M:%S", "%a, %d %b %Y %H:%M:%S"):
+        lines = [{"user": q, "item": i, "time": f"{t.astimezone(local):{form}} {word}"} for q, i, t in CLICKS]
+        write_csv(tmp_path / "log.csv", lines)
+        path, _ = card_of(tmp_path, "log.csv")
+        assert rows_of(path) == EXPECTED and load_card(path).clicks.time_unit == "date"
+
+
+def test_the_days_of_a_spreadsheet_are_what_its_clock_showed(tmp_path):
+    days = [(t - datetime(1899, 12, 30, tzinfo=UTC)) / timedelta(days=1) for _, _, t in CLICKS]
+    rows = [{"user": q, "item": i, "date": day} for (q, i, _), day in zip(CLICKS, days, strict=True)]
+    write_csv(tmp_path / "log.csv", rows)
     path, found = card_of(tmp_path, "log.csv")
-    assert any("the times of time, such as 2026-09-0" in line for line in found.said)
-    assert "are not read, such as" in path.read_text() and load_card(path).clicks.time_unit == "order"
+    assert load_card(path).clicks.time_unit == "excel" and rows_of(path) == EXPECTED
+    assert any("date is taken for excel: a sample lies from 2026-" in line for line in found.said)
+    path.write_text('timezone = "Europe/Oslo"\n' + path.read_text())
+    assert rows_of(path) == [(q, i, ms - 7_200_000) for q, i, ms in EXPECTED]
+    write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "stock": 45_000 + n} for n, (q, i, _) in enumerate(CLICKS)])
+    assert load_card(card_of(tmp_path, "log.csv")[0]).clicks.time_unit == "order", "counts are no days"
+
+
+@pytest.mark.parametrize(
+    ("month", "form", "says"),
+    [
+        ("März", "%d. {} %Y %H:%M", "'März', 'March') AS time, and say time_unit = \"%d. %B %Y %H:%M\""),
+        ("févr.", "%d {} %Y", "'févr.', 'February') AS time, and say time_unit = \"%d %B %Y\""),
+        ("septiembre", "%d de {} de %Y", "'September') AS time, and say time_unit = \"%d de %B de %Y\""),
+    ],
+)
+def test_months_in_other_words_are_told_with_the_sql_that_reads_them(month, form, says, tmp_path):
+    lines = [{"user": q, "item": i, "Datum": t.strftime(form.format(month))} for q, i, t in CLICKS]
+    write_csv(tmp_path / "log.csv", lines)
+    path, found = card_of(tmp_path, "log.csv")
+    assert load_card(path).clicks.time_unit == "order"
+    assert any("months are words that are not English" in line and says in line for line in found.said)
+
+
+def test_orders_beside_their_products_are_told_with_the_join_that_follows_people(tmp_path):
+    """As Instacart has them, but with times."""
+    orders, lines = [], []
+    for n, (query, item, at) in enumerate(CLICKS):
+        orders.append({"order_id": 900 + n, "user_id": query, "at": f"{at:%Y-%m-%d %H:%M}"})
+        lines += [{"order_id": 900 + n, "product_id": each} for each in (item, f"{item}-refill")]
+    write_csv(tmp_path / "orders.csv", orders)
+    write_csv(tmp_path / "order_products.csv", lines)
+    _, found = card_of(tmp_path, "orders.csv", "order_products.csv")
+    said = next(line for line in found.said if "let `sql` join them" in line)
+    assert "orders.csv has whose it is (user_id)" in said
+    (tmp_path / "joined.toml").write_text(
+        f'name = "joined"\ntitle = "Joined"\nfolder = "{tmp_path}"\n[clicks]\ntime_unit = "date"\n'
+        'tables.orders = { path = "orders.csv" }\ntables.order_products = { path = "order_products.csv" }\n'
+        f"sql = '''{said[said.index('SELECT') :]}'''\n"
+    )
+    assert set(rows_of(tmp_path / "joined.toml")) >= set(EXPECTED)
 
 
 def test_what_follows_from_the_query_is_no_item_nor_an_id_that_looks_like_seconds_a_time(tmp_path):
