@@ -111,6 +111,26 @@ def ablation() -> str:
     return _table(["", "seeds", "HR@50", "HR@100", "MRR×10", "HR@100 against DAT"], rows, [report])
 
 
+def small() -> str:
+    """DAT and rivals on a log's newest clicks (``evidence/small-N.json`` and ``small-N-without.json``)."""
+    sizes = sorted(int(file.stem.split("-")[1]) for file in EVIDENCE.glob("small-*-without.json"))
+    pairs = {size: [_load(EVIDENCE / f"small-{size}{end}.json") for end in ("", "-without")] for size in sizes}
+    rows: dict[str, list[str]] = {}
+    for asked, without in pairs.values():
+        results = dict(asked["results"]) | {"dat, weight 0": without["results"]["dat"]}
+        best = max(result["hr100"] for result in results.values())
+        for name, result in sorted(results.items(), key=lambda named: -named[1]["hr100"]):
+            rows.setdefault(name, []).append(_rates(result, best))
+        found = asked["results"]["dat"]["runs"]
+        rows.setdefault("weights that were chosen", []).append(
+            ", ".join(f"{r['closed_form']['weight']:g}" for r in found)
+        )
+    last = rows.pop("weights that were chosen")
+    cells = [[name, *of] for name, of in rows.items()] + [["weights that were chosen, by seed", *last]]
+    head = ["HR@50 / HR@100 / MRR×10", *(f"the newest {size:,} clicks" for size in sizes)]
+    return _table(head, cells, [report for both in pairs.values() for report in both])
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "comparison": comparison,
     "demo": demo,
@@ -118,6 +138,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "speed": speed,
     "lanes": lanes,
     "ablation": ablation,
+    "small": small,
 }
 
 
