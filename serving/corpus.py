@@ -17,7 +17,7 @@ from serving.attributes import Attributes, categories_of
 from serving.filters import Where
 from serving.index.live_index import LiveIndex
 from serving.index.subset import Subset
-from serving.popularity import Popularity
+from serving.popularity import COLD, Popularity
 
 Array = np.ndarray
 
@@ -118,6 +118,7 @@ class Corpus:
             if new.any():
                 columns = [features for (features, _), is_new in zip(items.values(), new, strict=True) if is_new]
                 self.index.upsert(rows[new], self._first_vectors(columns))
+            self._hot[rows] = np.maximum(self._hot[rows], COLD)
             self._warm(rows)
 
     def hold(self, reasons: Mapping[str, Held]) -> None:
@@ -224,7 +225,7 @@ class Corpus:
         """[N] what rows are ordered by: all counters of one half-life decay alike, so that the order never changes."""
         with np.errstate(divide="ignore"):
             count = counters[:, self._trailing].astype(np.float64) if self._counters else clicks
-            return np.log2(count) + last_click / self._half_life
+            return np.where(count > 0, np.log2(count) + last_click / self._half_life, COLD)
 
 
 class _Codes:

@@ -10,6 +10,7 @@ from serving.index.search import Hits, best_rows
 from serving.index.subset import Subset
 
 Array = np.ndarray
+COLD = -1e6  # heat of what may be shown and was never clicked: below all that was
 _HEAD = 2_000  # rows that are kept in order
 
 
@@ -40,7 +41,7 @@ class Popularity:
     """Keeps the order of rows by their heat; one thread writes, any number read.
 
     Args:
-        heat: [n] log2 of each row's decayed clicks, at any one moment; −inf: not to be recommended.
+        heat: [n] log2 of each row's decayed clicks, at any one moment; COLD: never clicked; −inf: not to be shown.
     """
 
     def __init__(self, heat: Array):
@@ -67,7 +68,7 @@ class Popularity:
                     self._heads[only] = _Head(self._heat, only)
 
     def top(self, n: int, exclude: Array | None = None, only: Subset | None = None) -> Hits:
-        """The n hottest rows, and scores in (0, 1], the hottest one's being 1."""
+        """The n hottest rows, and scores: the hottest one's is 1, and 0 is of what was never clicked."""
         with self._lock:
             head = self._all if only is None else self._heads.get(only)
             if only is not None and head is None:
@@ -80,11 +81,11 @@ class Popularity:
             if len(rows) < n and not whole:
                 rows, heat = self._beyond(n, exclude, only)
         rows, heat = rows[:n], heat[:n]
-        return rows, np.exp2(heat - heat[0]) if len(heat) else heat
+        return rows, _scores(heat, heat[:1])
 
     def ratio(self, rows: Array, to: Array) -> Array:
         """[N] how hot rows are beside one row [1]."""
-        return np.exp2(self._heat[rows] - self._heat[to])
+        return _scores(self._heat[rows], self._heat[to])
 
     def _beyond(self, n: int, exclude: Array, only: Subset | None) -> Hits:
         heat = self._heat.copy()
@@ -92,3 +93,7 @@ class Popularity:
         rows = np.arange(len(heat)) if only is None else only.rows()
         rows = rows[rows < len(heat)]
         return best_rows(rows, heat[rows], n)
+
+
+def _scores(heat: Array, to: Array) -> Array:
+    return np.where(heat > COLD, np.exp2(np.minimum(heat - to, 1_000)), 0.0) if len(heat) else heat

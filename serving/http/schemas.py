@@ -125,7 +125,7 @@ class BatchIn(BodyIn):
 
 class Item(BaseModel):
     item_id: str
-    score: float = Field(description="⟨p_u, p_v⟩; for source popularity, relative popularity in (0, 1].")
+    score: float = Field(description="⟨p_u, p_v⟩; for source popularity, relative popularity; 0: never clicked.")
     title: str | None = Field(None, description="With details only.")
     category: list[str] | None = Field(None, description="With details only.")
     because: str | None = Field(None, description="With details only: the query's recent item nearest to this one.")

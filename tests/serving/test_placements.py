@@ -59,6 +59,21 @@ def test_a_session_of_items_that_nobody_knows_is_answered_by_what_is_popular(run
     assert (answer["source"], answer["fallback"]) == ("popularity", "unknown-query") and len(answer["items"]) == 5
 
 
+def test_a_new_visitor_sees_what_was_never_clicked_after_all_that_was_and_no_section_is_empty(running: Running):
+    """Every other item of the bundle has clicks; i69 is one that an operator has just described."""
+    running.client.put("/v1/items/i69", json={"features": {"genres": ["war"]}})
+    everything = running.client.get("/v1/retrieve", params={"query_id": "nobody", "n": 200}).json()["items"]
+    scores = [item["score"] for item in everything]
+    assert len(everything) == len(running.service.snapshot.corpus) and scores == sorted(scores, reverse=True)
+    assert scores[0] == 1 and scores[29] > 0 == scores[-1] and "i69" in [item["item_id"] for item in everything]
+    for category, count in running.client.get("/v1/categories").json().items():
+        found = running.client.get("/v1/retrieve", params={"query_id": "nobody", "n": 200, "category": category})
+        assert len(ids(found)) == count
+    unclicked = running.client.post("/v1/retrieve", json={"query_ids": ["nobody"], "allow": ["i3"]}).json()
+    assert [item["score"] for item in unclicked["answers"][0]["items"]] == [0]
+    running.client.delete("/v1/items/i69")
+
+
 @pytest.mark.parametrize("query_id", ["q1", "nobody-at-all"])
 def test_at_most_so_many_of_a_category_pinned_first_and_boosted_higher(running: Running, query_id: str):
     corpus = running.service.snapshot.corpus
@@ -78,6 +93,46 @@ def test_at_most_so_many_of_a_category_pinned_first_and_boosted_higher(running: 
     assert names == of(plain, "war") + [item for item in plain if item not in of(plain, "war")]
     url = f'/v1/retrieve?query_id={query_id}&n=6&boost={{"where":{{"genres":"war"}},"by":2}}'
     assert ids(running.client.get(url)) == names[:6]
+
+
+WAR, NOTHING = {"genres": "war"}, {"genres": {"any": ["war"], "none": ["war"]}}
+CONTRADICTIONS = {
+    "pinned and excluded": ({"pinned": ["i1", "i2"], "exclude": ["i1"]}, ["i2"], 10),
+    "pinned twice": ({"pinned": ["i2", "i2", "i1"]}, ["i2", "i1"], 10),
+    "pinned and nobody's": ({"pinned": ["nobody-knows-it", "i2"]}, ["i2"], 10),
+    "more pinned than asked for": ({"pinned": ["i1", "i2", "i3"], "n": 2}, ["i1", "i2"], 2),
+    "pinned beside what is allowed": ({"pinned": ["i1"], "allow": ["i2", "i3"]}, ["i1"], 3),
+    "pinned, and nothing else is allowed": ({"pinned": ["i1"], "allow": []}, ["i1"], 1),
+    "more pinned of a category than may be": ({"pinned": ["i1", "i2", "i4", "i5"], "max_per_category": 1}, None, 4),
+    "a boost of what the filter leaves out": (
+        {"where": {"genres": {"none": ["war"]}}, "boost": [{"where": WAR, "by": 2}]}, [], 10
+    ),
+    "a boost that nothing meets": ({"boost": [{"where": NOTHING, "by": 2}]}, [], 10),
+    "a filter that nothing meets": ({"where": NOTHING}, [], 0),
+    "bounds that hold nothing": ({"where": {"released": {"gt": 5, "lt": 1}}}, [], 0),
+    "all are excluded": ({"exclude": [f"i{k}" for k in range(70)]}, [], 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("query_id", ["q0", "nobody"])
+@pytest.mark.parametrize("name", CONTRADICTIONS)
+def test_of_rules_that_contradict_each_other_what_forbids_goes_before_what_pins_before_what_filters(
+    running: Running, name: str, query_id: str
+):
+    asked, first, size = CONTRADICTIONS[name]
+    body = {"query_ids": [query_id], "n": 10, "exclude_seen": False, **asked}
+    reply = running.client.post("/v1/retrieve", json=body)
+    assert reply.status_code == 200, reply.text
+    items = [item["item_id"] for item in reply.json()["answers"][0]["items"]]
+    assert len(items) == len(set(items)) == size, items
+    if first is None:
+        assert items == asked["pinned"], "no other has a place left"
+    else:
+        assert items[: len(first)] == first
+    assert not set(items) & set(asked.get("exclude", ()))
+    corpus = running.service.snapshot.corpus
+    if name == "a boost of what the filter leaves out":
+        assert not any("war" in corpus.category_of(corpus.row(item)) for item in items)
 
 
 def test_a_hidden_item_is_not_pinned(running: Running):
