@@ -15,6 +15,7 @@ from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.card import DatasetCard
 from feature_repo.home import online_store
+from feature_repo.rows_format import FORMAT
 from feature_repo.views import Definitions, define
 
 _YAML = Path(__file__).parent / "feature_store.yaml"
@@ -54,7 +55,7 @@ def register(store: FeatureStore, card: DatasetCard, home: Path) -> None:
     """
     offline, registry = home.absolute() / "offline", Path(store.config.registry.path)
     mark = registry.with_name("registered.json")
-    asked = json.dumps([card.model_dump(mode="json"), str(offline)])
+    asked = json.dumps([card.model_dump(mode="json"), str(offline), FORMAT])
     if mark.is_file() and mark.read_text() == asked and registry.is_file():
         return
     registry.parent.mkdir(parents=True, exist_ok=True)

@@ -15,6 +15,7 @@ from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSo
 from feast.types import Array, FeastType, Float32, Int64, String
 
 from feature_repo.card import DatasetCard, Side
+from feature_repo.rows_format import FORMAT, TAG
 
 SIDES = ("query", "item")
 _TYPES: dict[str, FeastType] = {
@@ -106,5 +107,6 @@ def define(card: DatasetCard, offline: Path) -> Definitions:
             name=f"{side_name}_tower",
             features=read,
             description=f"What the {side_name} tower reads",
+            tags={TAG: str(FORMAT)},
         )
     return Definitions(entities, sources, views, services)

@@ -30,7 +30,7 @@ class ItemVectorConsumer(TopicReader):
         if packed.bundle != self.corpus.version:
             self.foreign += len(packed.rows)
             return
-        rows = checked(packed.rows, self.corpus.index.dimension)
+        rows = checked(packed.known(record).rows, self.corpus.index.dimension)
         if len(rows) < len(packed.rows):
             SET_ASIDE.labels(self._topic).inc(len(packed.rows) - len(rows))
         self.corpus.apply(rows)

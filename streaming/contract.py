@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
+from feature_repo.rows_format import FORMAT, TAG
 from model.bundle import Manifest
 
 if TYPE_CHECKING:
@@ -19,16 +20,23 @@ def registered_services(store: "FeatureStore", names: tuple[str, ...] = ("query_
     """Feature service → {``view__feature``: type}, as registered in Feast: what a manifest records as ``services``.
 
     Raises:
-        ContractError: a service is not registered.
+        ContractError: a service is not registered, or by a release whose rows this one does not read.
     """
     from feature_repo.store import service_fields
 
-    known = {service.name for service in store.list_feature_services()}
+    known = {service.name: service.tags.get(TAG, "1") for service in store.list_feature_services()}
     missing = [name for name in names if name not in known]
     if missing:
         raise ContractError(
             f"the feature store has no feature service {', '.join(missing)}: register the definitions first "
             f"(feast apply); it has: {', '.join(sorted(known)) or 'none'}"
+        )
+    other = {known[name] for name in names} - {str(FORMAT - 1), str(FORMAT)}
+    if other:
+        raise ContractError(
+            f"the feature services are registered in format {', '.join(sorted(other))}, and this release reads "
+            f"{max(1, FORMAT - 1)} to {FORMAT}: run the release that registered them, or register this one's with its "
+            "next bundle (dat nightly)"
         )
     return {name: service_fields(store, name) for name in names}
 

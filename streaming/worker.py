@@ -26,6 +26,7 @@ from streaming.clicks import Rejected
 from streaming.kafka.offsets import group_name
 from streaming.kafka.packing import ends
 from streaming.kafka.port import KafkaPort, Member, Port, Reading
+from streaming.kafka.records import UnknownFormat
 from streaming.kafka.transactions import TransactionError
 from streaming.stages.batch import BatchResult, Stage
 
@@ -285,7 +286,7 @@ class Worker:
         try:
             with metrics.BATCH.labels(self.stage.name).time():
                 result = self.stage.process(records)
-        except (KafkaError, TimeoutError, OSError):
+        except (KafkaError, TimeoutError, OSError, UnknownFormat):
             raise
         except Exception as error:  # whatever it is, one record must not stop the others
             if len(records) > 1:

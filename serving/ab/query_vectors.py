@@ -43,6 +43,7 @@ class QueryVectors(TopicReader):
         packed = unpack(record.value)
         if packed.bundle != self.bundle:
             return
+        packed.known(record)
         vectors = [np.asarray(a, np.float32) for a in packed.rows["a"].to_pylist()]
         known = zip(vectors, packed.rows["folded"].to_pylist(), strict=True)
         self._latest.update(zip(packed.rows["id"].to_pylist(), known, strict=True))

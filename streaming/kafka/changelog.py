@@ -45,7 +45,11 @@ def changes(records: Iterable, bundle: str) -> Iterator[Change]:
 
 
 def split(records: Iterable, bundle: str) -> tuple[list[Change], list[Any]]:
-    """The changes of a bundle among some records, and the records that no writer of ours has written."""
+    """The changes of a bundle among some records, and the records that no writer of ours has written.
+
+    Raises:
+        UnknownFormat: a record of the bundle was written by another release: left out, its clicks would be lost.
+    """
     ours, unreadable = [], []
     for record in records:
         try:
@@ -55,6 +59,7 @@ def split(records: Iterable, bundle: str) -> tuple[list[Change], list[Any]]:
             continue
         if packed.bundle != bundle:
             continue
+        packed.known(record)
         names = set(packed.rows.schema.names)
         if not any(names.issuperset(schema.names) for schema in (SIGNALS, QUERY_STATE, ITEM_STATE)):
             unreadable.append(record)

@@ -13,10 +13,12 @@ absolute, so that applying a record twice is harmless, and every batch names the
 Partition p of a changelog belongs to partition p of the stage's input.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow as pa
 
+FORMAT = 1
+"""Of the records that are written. A release reads its own and the one before; 0.1 wrote none, which is 1."""
 _VECTOR = pa.list_(pa.float32())
 SIGNALS = pa.schema([("item_id", pa.string()), ("vector", _VECTOR), ("event_time", pa.int64())])
 WEIGHT = "weight"
@@ -32,19 +34,41 @@ _STATE = [
 QUERY_STATE = pa.schema([*_STATE, ("history", pa.list_(pa.string()))])  # newest last
 ITEM_STATE = pa.schema([*_STATE, ("vector", _VECTOR)])  # p_v, the item tower's output
 
-_BUNDLE = b"bundle"
+_BUNDLE, _FORMAT = b"bundle", b"format"
+
+
+class UnknownFormat(RuntimeError):
+    """A record is of a format that this release does not read. The message says where it is and what to do."""
 
 
 class Packed(NamedTuple):
-    """Rows that came out of a record, and the bundle in whose space their vectors lie."""
+    """Rows that came out of a record, the bundle in whose space their vectors lie, and the record's format."""
 
     bundle: str
     rows: pa.RecordBatch
+    format: int
+
+    def known(self, record: Any) -> "Packed":
+        """This, if this release knows what its columns mean.
+
+        Args:
+            record: Where it came from.
+
+        Raises:
+            UnknownFormat: it does not.
+        """
+        if not FORMAT - 1 <= self.format <= FORMAT:
+            where = f"{record.topic}-{record.partition} at {record.offset}"
+            raise UnknownFormat(
+                f"{where} has format {self.format}, and this release reads {max(1, FORMAT - 1)} to {FORMAT}: run the "
+                "release that wrote it, or put a bundle into service that only this one has worked for (dat nightly)"
+            )
+        return self
 
 
 def pack(rows: pa.RecordBatch, bundle: str) -> bytes:
-    """Arrow IPC bytes of some rows, which name their bundle."""
-    rows = rows.replace_schema_metadata({_BUNDLE: bundle.encode()})
+    """Arrow IPC bytes of some rows, which name their bundle and their format."""
+    rows = rows.replace_schema_metadata({_BUNDLE: bundle.encode(), _FORMAT: str(FORMAT).encode()})
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, rows.schema) as writer:
         writer.write_batch(rows)
@@ -59,4 +83,8 @@ def unpack(value: bytes) -> Packed:
     """
     with pa.ipc.open_stream(value) as reader:
         rows = reader.read_next_batch()
-    return Packed((rows.schema.metadata or {}).get(_BUNDLE, b"").decode(), rows)
+    said = rows.schema.metadata or {}
+    number = said.get(_FORMAT, b"1")
+    if not number.isdigit():
+        raise pa.ArrowInvalid(f"a record's format is a number, not {number!r}")
+    return Packed(said.get(_BUNDLE, b"").decode(), rows, int(number))

@@ -20,6 +20,7 @@ import pyarrow.compute as pc
 from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 
+from feature_repo.rows_format import FORMAT
 from model.bundle import Bundle
 from model.settings.updater import UpdaterConfig
 from streaming import metrics
@@ -52,16 +53,21 @@ class _Mark(NamedTuple):
     bundle: str
     base: int
     whole: bool
+    format: int
+    """Of the rows: where another release wrote them in another, they are written anew."""
 
     @classmethod
     def of(cls, metadata: str) -> "_Mark":
-        bundle, _, rest = metadata.partition(" ")
-        base, _, whole = rest.partition(" ")
-        return cls(bundle, int(base or 0), whole == "whole")
+        bundle, base, whole, number, *_ = [*metadata.split(" "), "", "", ""]
+        return cls(bundle, int(base or 0), whole == "whole", int(number or 1))
 
     @property
     def text(self) -> str:
-        return f"{self.bundle} {self.base} {'whole' if self.whole else 'begun'}"
+        return f"{self.bundle} {self.base} {'whole' if self.whole else 'begun'} {self.format}"
+
+    def holds(self, bundle: str) -> bool:
+        """Whether all rows of a partition are a bundle's, as this release writes them."""
+        return self.bundle == bundle and self.whole and self.format == FORMAT
 
 
 class FeastSink:
@@ -167,7 +173,7 @@ class FeastSink:
         self._rests.pop(partition, None)
         committed = self.port.committed(partition)
         mark = _Mark.of(committed.text if committed else "")
-        if committed and mark.bundle == self.bundle.version and mark.whole and self._marker_ok(partition, mark):
+        if committed and mark.holds(self.bundle.version) and self._marker_ok(partition, mark):
             self._marks[partition], start = mark, committed.offset
         else:
             start = self._take_over(partition, mark, committed.offset if committed else 0)
@@ -191,7 +197,7 @@ class FeastSink:
         # Above what the store has, too: a sink whose clock is ahead may have written to it after it was replaced, and
         # the store would refuse all that has a lower stamp.
         least = max(before.base, self._stored_base(partition) or 0) + end + 2
-        mark = _Mark(self.bundle.version, max(int(1e6 * self._clock()), least), False)
+        mark = _Mark(self.bundle.version, max(int(1e6 * self._clock()), least), False, FORMAT)
         self._marks[partition] = mark
         self._commit({partition: offset})
         # Before the rows: a store that is emptied among them is found out.

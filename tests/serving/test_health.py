@@ -9,7 +9,7 @@ import pytest
 
 from model.settings.serving import ServingConfig
 from serving.service import Service
-from streaming.kafka.records import ITEM_STATE
+from streaming.kafka.records import ITEM_STATE, pack
 from tests.serving.conftest import PATIENT, Running, item_rows, serve_http, updater
 from tests.streaming.loop import updater_config
 from tests.tiny import WIDTH, tiny_bundle, tiny_store
@@ -48,6 +48,17 @@ def test_a_record_of_the_served_bundle_that_cannot_be_applied_is_set_aside_and_t
     assert stream["set_aside"] == before["set_aside"] + 1 and stream["set_aside_last"][-1]["reason"]
     assert running.client.get("/healthz").status_code == 200
     assert "dat_records_set_aside_total" in running.client.get("/metrics").text
+
+
+def test_a_record_of_a_later_release_is_set_aside_with_the_way_out(running: Running, monkeypatch: pytest.MonkeyPatch):
+    before = running.client.get("/v1/status").json()["stream"]["set_aside"]
+    with monkeypatch.context() as later:
+        later.setattr("streaming.kafka.records.FORMAT", 3)
+        record = pack(item_rows(["i0"], np.ones((1, WIDTH))), running.bundle.version)
+    running.producer.send(running.kafka.topics.item_vectors, record).get(10)
+    running.wait(lambda: running.client.get("/v1/status").json()["stream"]["set_aside"] == before + 1)
+    reason = running.client.get("/v1/status").json()["stream"]["set_aside_last"][-1]["reason"]
+    assert "has format 3, and this release reads 1 to 1: run the release that wrote it" in reason
 
 
 def test_rows_that_are_not_finite_stay_out_and_those_beside_them_count(running: Running):

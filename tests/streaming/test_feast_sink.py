@@ -225,3 +225,17 @@ def test_a_store_is_refilled_on_request(kafka, tmp_path):
             connection.execute("DELETE FROM dat_query_augmented WHERE value_text IS NULL AND created_ts % 2 = 0")
         assert refill(store, config) == 2 * PARTITIONS
         eventually(lambda: whole(store, config) == (4, 4) and in_store(store, bundle, clicks), "and has them again")
+
+
+def test_rows_that_another_release_wrote_in_another_format_are_written_anew(kafka, tmp_path, monkeypatch):
+    store, bundle, clicks = tiny_store(tmp_path, queries=9, items=12), tiny_bundle("formats"), some_clicks(60)
+    produce(kafka, clicks)
+    with running(bundle, store, updater_config(kafka)):
+        eventually(lambda: in_store(store, bundle, clicks), "the store has all clicks")
+    for number in (1, 2):
+        OnlineWriter(store, "erase").erase(["q1"])
+        monkeypatch.setattr("streaming.sink.feast_sink.FORMAT", number)
+        with running(bundle, store, updater_config(kafka)):
+            if number == 2:
+                eventually(lambda: in_store(store, bundle, clicks), "the store has all clicks again")
+        assert (online(store, "query", ["q1"])[0]["bundle"] == bundle.version) == (number == 2)

@@ -10,7 +10,7 @@ import pytest
 from kafka import KafkaProducer
 
 from feature_repo.event_rule import EventRule
-from streaming.kafka.records import SIGNALS, pack
+from streaming.kafka.records import SIGNALS, UnknownFormat, pack
 from streaming.stages.stage import QueryStage
 from tests.streaming.loop import dead_letters, eventually, folded, produce, running, some_clicks, truth, updater_config
 from tests.tiny import tiny_bundle, tiny_store
@@ -98,3 +98,26 @@ def test_an_infinite_price_in_the_store_is_an_unknown_price(kafka, tmp_path):
         produce(kafka, clicks)
         eventually(lambda: counted(kafka, bundle, clicks), "all clicks are folded")
         assert not dead_letters(kafka)
+
+
+def test_a_record_of_a_later_release_stops_who_would_lose_it_and_none_that_works_for_another_bundle(
+    kafka, store, monkeypatch
+):
+    bundle, clicks, topic = tiny_bundle("later"), some_clicks(60), kafka.topics.item_signals
+    width = bundle.manifest.config.signal_dim
+    signal = pa.RecordBatch.from_pylist([{"item_id": "i1", "vector": [0.5] * width, "event_time": 1}], SIGNALS)
+    with monkeypatch.context() as later:
+        later.setattr("streaming.kafka.records.FORMAT", 3)
+        theirs, ours = (pack(signal, version) for version in ("another", bundle.version))
+    producer = KafkaProducer(**kafka.client)
+    with (
+        pytest.raises(UnknownFormat, match=rf"{topic}-0 at \d+ has format 3, and this release reads 1 to 1: run"),
+        running(bundle, store, updater_config(kafka), feast_sink=False) as failed,
+    ):
+        producer.send(topic, theirs, partition=0).get(10)
+        produce(kafka, clicks)
+        eventually(lambda: counted(kafka, bundle, clicks), "clicks are folded")
+        producer.send(topic, ours, partition=0).get(10)
+        eventually(lambda: bool(failed), "the updater ends")
+    producer.close()
+    assert dead_letters(kafka) == [], "whoever reads this format still finds it"
