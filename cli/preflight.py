@@ -1,9 +1,12 @@
 """What is worth checking before long work begins, so that it fails in its first second or not at all."""
 
+import os
 import shutil
 import socket
+import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import ModuleType
+from typing import TYPE_CHECKING, cast
 
 from feature_repo.card import CardError
 from model.settings.settings import Settings, SettingsError
@@ -16,6 +19,14 @@ NEEDED = 500 << 20
 
 class PreflightError(RuntimeError):
     """The machine is not ready. The message says what to do."""
+
+
+def day_process() -> None:
+    """Make this process one of the day's, before it imports NumPy and Feast: with one thread for arithmetic, since it
+    is scaled by processes, and without torch, which Feast loads wherever it is installed."""
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    sys.modules.setdefault("torch", cast("ModuleType", None))  # as if it were not installed
 
 
 def take_bundles(settings: Settings, every_s: float) -> "BundleFollower | None":

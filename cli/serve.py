@@ -33,13 +33,10 @@ def serve(
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap, redis=redis)
     config = settings.serving if clock is None else settings.serving.model_copy(update={"clock": clock})
     listening = _listen(host, port)
-    # Before numpy and Faiss: the arrays are small, and more threads would fight the updater for the cores.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
-
     from cli.logs import set_up
-    from cli.preflight import take_bundles
+    from cli.preflight import day_process, take_bundles
 
+    day_process()
     set_up(settings)
     from model.bundle_store import BundleStore
 

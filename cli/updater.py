@@ -1,6 +1,5 @@
 """``dat updater``: keep the augmented vectors and the item vectors up to the clicks."""
 
-import os
 import signal
 import threading
 from typing import Annotated, Literal
@@ -40,7 +39,7 @@ def updater(
     When another bundle is put into service, it brings that one up beside the old one and goes over to it.
     It ends cleanly on Ctrl-C or SIGTERM, and starts again where it was.
     """
-    from cli.preflight import take_bundles
+    from cli.preflight import day_process, take_bundles
 
     if stage == "sink" and not feast:
         raise typer.BadParameter("--stage sink with --no-feast leaves nothing to do")
@@ -52,9 +51,7 @@ def updater(
     given = {"instance": instance, "metrics_port": metrics_port}
     config = config.model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up(settings)
-    # Before numpy: a process is one stage's worth of work; scale by adding processes.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    os.environ.setdefault("OMP_NUM_THREADS", "1")
+    day_process()
     from model.bundle_store import BundleStore
 
     follower = take_bundles(settings, config.watch_s)
