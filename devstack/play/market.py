@@ -63,6 +63,7 @@ negatives = 4
 [training.model]
 epochs = 12
 memory = {{ dim = 16, second = 32, hidden = 32 }}
+closed_form = {{ weight = 0 }}
 tower = {{ embedding_dim = 16, hidden = [64], output_dim = 16 }}
 """
 
