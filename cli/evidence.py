@@ -38,7 +38,16 @@ def _command() -> str:
     verb = [] if Path(program).stem in ("dat", "__main__") else ["bench", Path(program).stem]
     models = "DAT_NIGHT__MODEL__"  # the environment's settings without which the figures are others
     settings = [f"{name}={value}" for name, value in sorted(os.environ.items()) if name.startswith(models)]
-    return shlex.join([*settings, "dat", *verb, *arguments]).replace(f"{Path.cwd()}/", "")
+    return shlex.join([*settings, "dat", *verb, *map(_of_any_machine, arguments)])
+
+
+def _of_any_machine(argument: str) -> str:
+    """An argument without this machine's folders: a path as it is from here, or its name."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    path, here = Path(value), Path.cwd()
+    if not path.is_absolute():
+        return argument
+    return f"{option}{equals}{path.relative_to(here) if path.is_relative_to(here) else path.name}"
 
 
 def _cpu() -> str:
