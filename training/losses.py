@@ -1,10 +1,13 @@
-"""The losses: sampled softmax, and the paper's eq. 2 (mimic), eq. 3 (category alignment), eq. 4 (cross entropy)."""
+"""The softmax over all items or a sample, and the paper's eq. 2 (mimic), eq. 3 (category alignment) and eq. 4."""
+
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 MASKED = -1e9  # a logit that no softmax sees; finite, so that no gradient is NaN
+CELLS = 1 << 20  # scores that the softmax holds at a time
 
 
 def mimic(augmented: Tensor, other: Tensor, pairs: int) -> Tensor:
@@ -83,30 +86,61 @@ def binary_cross_entropy(
     return F.binary_cross_entropy_with_logits(logits[exists], labels[exists], each)
 
 
-def sampled_softmax(
-    queries: Tensor, items: Tensor, positive: Tensor, bias: Tensor, own_bias: Tensor, seen: Tensor, temperature: float,
-    weights: Tensor | None = None,
+def softmax(
+    queries: Tensor, items: Tensor, positive: Tensor, seen: tuple[Tensor, Tensor], temperature: float = 1.0,
+    bias: tuple[Tensor, Tensor] | None = None, weights: Tensor | None = None,
 ) -> Tensor:  # fmt: skip
-    """Cross entropy of each positive against all candidates of the batch: other rows' positives, and negatives.
+    """Cross entropy of each positive against all candidates; the mean over the rows.
 
     Args:
         queries: [B, d] p_u. items: [U, d] p_v of the distinct candidates.
         positive: [B] columns of the positives.
-        bias: [U] log of how often a candidate stands in the batch, less log of how often it was expected to (logQ).
-        own_bias: [B] the same of the positives' own cells.
-        seen: [B, U] candidates that the query has clicked, which are no negatives of it.
+        seen: Rows, ascending, and columns of candidates that a row's query has clicked, which are no negatives of it.
+        bias: The logQ correction of a sample. [U] log of how often a candidate stands in the batch, less log of how
+            often it was expected to; [B] the same of the positives' own cells.
         weights: [B] of the rows' losses; None: 1.
     """
-    own = torch.arange(len(queries))
-    shift = torch.where(seen, MASKED, bias)
-    shift[own, positive] = own_bias
-    # Added within the product, which needs no further pass over [B, U] in either direction.
-    logits = torch.addmm(shift, temperature * queries, items.T)
-    return cross_entropy(logits, positive, weights)
+    share = torch.full((len(queries),), 1 / len(queries), dtype=queries.dtype)
+    if weights is not None:
+        share = share * weights
+    loss: Tensor = _Softmax.apply(queries, items, positive, seen, temperature, bias, share)
+    return loss
 
 
-def cross_entropy(logits: Tensor, target: Tensor, weights: Tensor | None) -> Tensor:
-    """The mean over rows [B], each of which counts as its weight; None: 1."""
-    if weights is None:
-        return F.cross_entropy(logits, target)
-    return (F.cross_entropy(logits, target, reduction="none") * weights).mean()
+class _Softmax(torch.autograd.Function):
+    """Some rows at a time, whose gradients follow at once: [B, U] is never held, and a part stays in the cache."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, queries: Tensor, items: Tensor, positive: Tensor, seen: tuple[Tensor, Tensor], temperature: float,
+        bias: tuple[Tensor, Tensor] | None, share: Tensor,
+    ) -> Tensor:  # fmt: skip
+        size = max(1, CELLS // max(len(items), 1))
+        starts = torch.arange(0, len(queries) + size, size)
+        cuts = torch.searchsorted(seen[0], starts).tolist()
+        to_queries, to_items, loss = torch.empty_like(queries), torch.zeros_like(items), queries.new_zeros(())
+        for number, start in enumerate(starts[:-1].tolist()):
+            part = slice(start, start + size)
+            q, column, weight = temperature * queries[part], positive[part], share[part, None]
+            row = torch.arange(len(q))
+            scores = q @ items.T if bias is None else torch.addmm(bias[0], q, items.T)
+            own = scores[row, column]
+            if bias is not None:
+                own = own - bias[0][column] + bias[1][part]
+            hidden = slice(cuts[number], cuts[number + 1])
+            scores[seen[0][hidden] - start, seen[1][hidden]] = MASKED
+            scores[row, column] = own
+            top = scores.amax(1, keepdim=True)
+            total = scores.sub_(top).exp_().sum(1, keepdim=True)
+            loss += ((total.log() + top - own[:, None]) * weight).sum()
+            scores.mul_(weight / total)
+            scores[row, column] -= weight[:, 0]
+            torch.mm(scores, items, out=to_queries[part])
+            to_items.addmm_(scores.T, q)
+        ctx.save_for_backward(to_queries.mul_(temperature), to_items)
+        return loss
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        to_queries, to_items = ctx.saved_tensors
+        return grad * to_queries, grad * to_items, None, None, None, None, None

@@ -1,7 +1,7 @@
 """Learned memories and their towers in torch: ``model/memory.py`` and ``model/memory_towers.py`` with gradients."""
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -13,32 +13,81 @@ from model.memory import GAP_WIDTH
 from model.settings.model import DATConfig
 from training.towers import Scale
 
+Array = np.ndarray
 ACTIVITY = 16  # dimensions of the inner product that an item's activity has
 SLOWEST, FASTEST = 0.02, 0.6  # the second layer's rates at first, log-spaced
 SECOND_SCALE = 0.1  # of the second layer's state, as the query tower reads it
 
 
+class Steps(NamedTuple):
+    """T clicks of G sequences, by their places in the sequences: all first ones, all second ones, and so on.
+
+    The longest sequence comes first, so that those which go on are the first ones of a step.
+
+    lengths: [G] clicks of each, descending · counts: clicks of each step.
+    """
+
+    lengths: Array
+    counts: list[int]
+
+    @classmethod
+    def of(cls, lengths: Array) -> "Steps":
+        ends = np.bincount(lengths, minlength=1)
+        return cls(lengths, (len(lengths) - np.cumsum(ends)[:-1]).tolist())
+
+    def place(self, sequence: Array, number: Array) -> Array:
+        """Where the clicks with these numbers, from 0, of their sequences stand."""
+        starts = np.cumsum(self.counts) - self.counts
+        return starts[number] + sequence
+
+    @property
+    def order(self) -> tuple[Array, Array]:
+        """[T] the sequence and the number in it of each click."""
+        counts = np.asarray(self.counts, np.int64)
+        number = np.repeat(np.arange(len(counts)), counts)
+        return np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts), number
+
+    def padded(self, values: Tensor) -> Tensor:
+        """[T, W] as [L, G, W], with zeros after a sequence's end."""
+        place = torch.from_numpy(np.flatnonzero((np.arange(len(self.counts))[:, None] < self.lengths).ravel()))
+        wide = values.new_zeros(len(self.counts) * len(self.lengths), *values.shape[1:]).index_copy(0, place, values)
+        return wide.view(len(self.counts), len(self.lengths), *values.shape[1:])
+
+    def packed(self, values: Tensor) -> Tensor:
+        """[L, G, W] as [T, W]."""
+        return values[torch.from_numpy(np.arange(len(self.counts))[:, None] < self.lengths)]
+
+
 class AffineScan(torch.autograd.Function):
-    """``x_t = keep_t ⊙ x_{t−1} + add_t`` over [L, G, W], from start [G, W]."""
+    """``x_t = keep_t ⊙ x_{t−1} + add_t`` over clicks [T, W] by :class:`Steps`, from start [G, W]."""
 
     @staticmethod
-    def forward(ctx: Any, keep: Tensor, add: Tensor, start: Tensor) -> Tensor:
-        states, state = torch.empty_like(add), start
-        for step in range(len(add)):
-            state = torch.addcmul(add[step], keep[step], state, out=states[step])
+    def forward(ctx: Any, keep: Tensor, add: Tensor, start: Tensor, counts: list[int]) -> Tensor:
+        states = torch.empty_like(add)
+        for into, k, more, before in zip(
+            states.split(counts), keep.split(counts), add.split(counts), _before(states, start, counts), strict=True
+        ):
+            torch.addcmul(more, k, before, out=into)
         ctx.save_for_backward(keep, states, start)
+        ctx.counts = counts
         return states
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         keep, states, start = ctx.saved_tensors
-        to_add = grad.clone()
-        for step in range(len(grad) - 1, 0, -1):
-            to_add[step - 1].addcmul_(keep[step], to_add[step])
-        to_keep = torch.empty_like(grad)
-        torch.mul(to_add[1:], states[:-1], out=to_keep[1:])
-        torch.mul(to_add[0], start, out=to_keep[0])
-        return to_keep, to_add, keep[0] * to_add[0]
+        counts = ctx.counts
+        to_add, to_start = grad.clone(), torch.zeros_like(start)
+        parts = zip(keep.split(counts), to_add.split(counts), _before(to_add, to_start, counts), strict=True)
+        for k, later, earlier in reversed(list(parts)):
+            earlier.addcmul_(k, later)
+        to_keep = to_add * torch.cat(_before(states, start, counts))
+        return to_keep, to_add, to_start, None
+
+
+def _before(states: Tensor, start: Tensor, counts: list[int]) -> list[Tensor]:
+    """Of each step, the rows of the step before it."""
+    earlier = [start, *states.split(counts)[:-1]]
+    return [rows[:count] for rows, count in zip(earlier, counts, strict=True)]
 
 
 class Dropout:
@@ -89,7 +138,7 @@ class SecondLayer(GatedLayer):
 
 
 class LearnedMemory(nn.Module):
-    """Both layers over the clicks of some queries, padded to [L, G]."""
+    """Both layers over the clicks of some queries."""
 
     def __init__(self, config: DATConfig):
         super().__init__()
@@ -106,34 +155,24 @@ class LearnedMemory(nn.Module):
         if memory.second and memory.rates:
             self.second = SecondLayer(memory.dim, self.width, memory.second)
 
-    def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, place: Tensor, dropout: Dropout) -> Tensor:
-        """States [L, G, A] after each click.
+    def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, steps: Steps, dropout: Dropout) -> Tensor:
+        """States [T, A] after each click.
 
         Args:
             x: [T, d] embeddings of the clicked items. gap: [T, 5]. number: [T] clicks folded before.
-            start: [G, A] the states before. place: [T] of each click in the flattened [L·G].
+            start: [G, A] the states before. steps: Whose clicks these are.
         """
-        groups = len(start)
-        length = int(place.max()) // groups + 1
         least = (1 / (number + 1))[:, None]
         if self.first is None:
             value, z = x.repeat(1, self.blocks), torch.maximum(self.rates.expand(len(x), -1), least)
         else:
             value, z = self.first(x, gap)
             z = torch.maximum(torch.where(self.rates == 1, 1.0, z), least)
-        states = self._scan(value, z, start[:, : self.width], place, length)
+        states: Tensor = AffineScan.apply(1 - z, z * value, start[:, : self.width], steps.counts)
         if self.second is None:
             return states
-        y = self.second.read(x, states.flatten(0, 1)[place], dropout)
-        value, z = self.second(y, gap)
-        return torch.cat([states, self._scan(value, z, start[:, self.width :], place, length)], dim=2)
-
-    @staticmethod
-    def _scan(value: Tensor, z: Tensor, start: Tensor, place: Tensor, length: int) -> Tensor:
-        shape, wide = (length, *start.shape), (length * len(start), start.shape[1])
-        keep = torch.ones(wide).index_copy(0, place, 1 - z)
-        add = torch.zeros(wide).index_copy(0, place, z * value)
-        return AffineScan.apply(keep.view(shape), add.view(shape), start)
+        value, z = self.second(self.second.read(x, states, dropout), gap)
+        return torch.cat([states, AffineScan.apply(1 - z, z * value, start[:, self.width :], steps.counts)], dim=1)
 
 
 class MemoryQueryTower(nn.Module):

@@ -20,7 +20,7 @@ from training import losses
 from training.chosen import is_full
 from training.closed_form import closed_form
 from training.diagnostics import health
-from training.memory import Dropout, MemoryDAT
+from training.memory import Dropout, MemoryDAT, Steps
 from training.optimiser import Optimiser
 from training.trainer import HEALTH_SAMPLE, Trainer
 
@@ -30,28 +30,40 @@ QUIET = Dropout(0.0, None)
 
 
 class _Run(NamedTuple):
-    """T clicks of G queries, each query's from its base on. numbers: [T] in the window · begin: [G] clicks that the
-    base has folded · folded: [T] clicks before each · place: [T] in the flattened [L·G] · base: [G, A]."""
+    """T clicks of G queries, each query's from its base on, the query with most of them first.
+
+    numbers: [T] in the window · folded: [T] clicks before each · begin: [G] clicks that the base has folded ·
+    base: [G, A] · slot: [G] where each of the asked keys stands.
+    """
 
     numbers: Array
-    begin: Array
     folded: Tensor
-    place: Tensor
+    begin: Array
     base: Tensor
+    steps: Steps
+    slot: Array
 
     @classmethod
     def of(cls, trainer: "MemoryTrainer", keys: Array, end: Array) -> "_Run":
         """The clicks of some queries up to their ``end``-th [G]."""
-        begin = trainer.base_at[keys]
-        sizes = end - begin
-        owner = np.repeat(np.arange(len(keys)), sizes)
-        offset = np.arange(len(owner)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
-        rank = begin[owner] + offset
+        lengths = end - trainer.base_at[keys]
+        order = np.argsort(-lengths, kind="stable")
+        slot = np.empty(len(keys), np.int64)
+        slot[order] = np.arange(len(keys))
+        steps, begin = Steps.of(lengths[order]), trainer.base_at[keys[order]]
+        sequence, number = steps.order
+        rank = begin[sequence] + number
         return cls(
-            trainer.by_query.order[trainer.starts[keys][owner] + rank], begin,
-            torch.from_numpy(rank.astype(np.float32)), torch.from_numpy(offset * len(keys) + owner),
-            torch.from_numpy(trainer.base[keys]),
+            trainer.by_query.order[trainer.starts[keys[order]][sequence] + rank],
+            torch.from_numpy(rank.astype(np.float32)), begin, torch.from_numpy(trainer.base[keys[order]]), steps, slot,
         )  # fmt: skip
+
+    def after(self, states: Tensor, key: Array, clicks: Array) -> Tensor:
+        """[B, A] of the states [T, A] those of some keys (their places among the asked) after so many clicks."""
+        slot = self.slot[key]
+        number = clicks - self.begin[slot] - 1
+        place = torch.from_numpy(self.steps.place(slot, np.maximum(number, 0)))
+        return torch.where(torch.from_numpy(number >= 0)[:, None], states[place], self.base[torch.from_numpy(slot)])
 
 
 class MemoryTrainer(Trainer):
@@ -141,12 +153,12 @@ class MemoryTrainer(Trainer):
         states = self._memory(run, rows[: len(run.numbers)], self.dropout)
         inputs, a_v = self.replay.item_inputs(candidates, now_ms)
         p_v = tower(rows[len(run.numbers) :], *map(torch.from_numpy, (inputs.codes, inputs.dense, a_v)))
-        p_u = self._query(states, run.base, group, visible - run.begin[group], known, self.dropout)
+        p_u = self._query(run.after(states, group, visible), known, self.dropout)
         loss = self._loss(p_u, p_v, numbers, positives, candidates, now_ms)
         if loss is not None:
             self.optimiser.step(loss)
         with torch.no_grad():
-            signals = self._query(states.detach(), run.base, group, rank - run.begin[group], folded, QUIET)
+            signals = self._query(run.after(states.detach(), group, rank), folded, QUIET)
         newest = np.zeros(len(keys), np.int64)
         newest[group] = moment
         self._carry(keys, np.minimum(end - self.config.memory.span // 2, newest), end)
@@ -160,15 +172,14 @@ class MemoryTrainer(Trainer):
         if len(keys):
             run = _Run.of(self, keys, to)
             states = self._memory(run, torch.from_numpy(self.data.clicks.items[run.numbers] + 1), QUIET)
-            last = torch.from_numpy(to - run.begin - 1)
-            self.base[keys], self.base_at[keys] = states[last, torch.arange(len(keys))].numpy(), to
+            self.base[keys], self.base_at[keys] = run.after(states, np.arange(len(keys)), to).numpy(), to
 
     def _memory(self, run: "_Run", rows: Tensor, dropout: Dropout) -> Tensor:
-        """States [L, G, A] after each click of a run, whose items have these ``rows`` [T] of the id embedding."""
+        """States [T, A] after each click of a run, whose items have these ``rows`` [T] of the id embedding."""
         codes = self.data.items.codes[self.data.clicks.items[run.numbers]]
         x = self.model.item_tower.embed(rows, torch.from_numpy(codes))
         gap = torch.from_numpy(self.gap[run.numbers])
-        return self.model.query_tower.memory(x, gap, run.folded, run.base, run.place, dropout)
+        return self.model.query_tower.memory(x, gap, run.folded, run.base, run.steps, dropout)
 
     def _candidates(self, numbers: Array, now_ms: int) -> Array:
         """[U] sorted item rows that the clicks are told from."""
@@ -184,12 +195,8 @@ class MemoryTrainer(Trainer):
         chance = torch.rand(len(distinct), generator=self.random).numpy()
         return torch.from_numpy(np.where(chance < self.hidden[distinct], 0, distinct + 1)[place])
 
-    def _query(
-        self, states: Tensor, base: Tensor, group: Array, visible: Array, inputs: Inputs, dropout: Dropout
-    ) -> Tensor:
-        """The query tower after ``visible`` [B] of the clicks since the base."""
-        at, of = torch.from_numpy(np.maximum(visible, 0)), torch.from_numpy(group)
-        state = torch.where((at > 0)[:, None], states[(at - 1).clamp(min=0), of], base[of])
+    def _query(self, state: Tensor, inputs: Inputs, dropout: Dropout) -> Tensor:
+        """The query tower of states [B, A]."""
         assert inputs.gap is not None
         read = map(torch.from_numpy, (inputs.codes, inputs.dense, inputs.gap))
         return self.model.query_tower(state, *read, dropout)
@@ -210,13 +217,10 @@ class MemoryTrainer(Trainer):
             if not len(numbers):
                 return None
         target = torch.from_numpy(column)
-        seen = torch.from_numpy(self.seen.of(numbers, self.data.clicks.queries[numbers], positives, candidates))
-        if not self.full:
-            bias, own = self.log_bias(numbers, positives, candidates, now_ms)
-            return losses.sampled_softmax(p_u, p_v, target, bias, own, seen, 1.0, self.weights_of(numbers))
-        seen[torch.arange(len(target)), target] = False
-        logits = (p_u @ p_v.T).masked_fill(seen, losses.MASKED)
-        return losses.cross_entropy(logits, target, self.weights_of(numbers))
+        seen = self.seen.of(numbers, self.data.clicks.queries[numbers], positives, candidates)
+        bias = None if self.full else self.log_bias(numbers, positives, candidates, now_ms)
+        pairs = torch.from_numpy(seen[0]), torch.from_numpy(seen[1])
+        return losses.softmax(p_u, p_v, target, pairs, bias=bias, weights=self.weights_of(numbers))
 
     def export(self) -> dict[str, Array]:
         """The weights, with the closed form if it is asked for."""

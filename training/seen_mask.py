@@ -19,23 +19,27 @@ class SeenMask:
         self.starts = np.searchsorted(queries[self.order], np.arange(int(queries.max(initial=0)) + 2))
         self.excludes_seen = excludes_seen
 
-    def of(self, numbers: Array, queries: Array, positives: Array, candidates: Array) -> Array:
-        """[B, U]: whether the query of each of B clicks has clicked each candidate before, or in this batch.
+    def of(self, numbers: Array, queries: Array, positives: Array, candidates: Array) -> tuple[Array, Array]:
+        """Rows, ascending, and columns of the candidates that a click's query has clicked before, or in this batch.
 
         Args:
             numbers: [B] the clicks' numbers in the window. queries, positives: [B]. candidates: [U] sorted item rows.
         """
         keys, row = np.unique(queries, return_inverse=True)
-        clicked = np.zeros((len(keys), len(candidates)), bool)
-        clicked[row, np.searchsorted(candidates, positives)] = True
-        mask = clicked[row]
+        owner, items, when = row, positives, np.full(len(row), -1)
         if self.excludes_seen:
             counts = self.starts[keys + 1] - self.starts[keys]
-            owner = np.repeat(np.arange(len(keys)), counts)
-            at = np.arange(len(owner)) - np.repeat(np.cumsum(counts) - counts - self.starts[keys], counts)
-            place = np.minimum(np.searchsorted(candidates, self.items[at]), len(candidates) - 1)
-            hit = np.flatnonzero(candidates[place] == self.items[at])[::-1]
-            when = np.full(clicked.shape, np.iinfo(np.int64).max)
-            when[owner[hit], place[hit]] = self.order[at[hit]]  # backwards: the earliest is written last
-            mask |= when[row] < numbers[:, None]
-        return mask
+            of = np.repeat(np.arange(len(keys)), counts)
+            at = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts - self.starts[keys], counts)
+            owner, items = np.concatenate([owner, of]), np.concatenate([items, self.items[at]])
+            when = np.concatenate([when, self.order[at]])
+        place = np.searchsorted(candidates, items)
+        hit = np.flatnonzero(np.append(candidates, -1)[place] == items)
+        # Of a query's clicks on one candidate the earliest tells, which stands first.
+        cell, first = np.unique(owner[hit] * len(candidates) + place[hit], return_index=True)
+        when, counts = when[hit][first], np.bincount(cell // max(len(candidates), 1), minlength=len(keys))
+        rows = np.repeat(np.arange(len(row)), counts[row])
+        at = np.arange(len(rows)) + np.repeat((np.cumsum(counts) - counts)[row], counts[row])
+        at -= np.repeat(np.cumsum(counts[row]) - counts[row], counts[row])
+        known = when[at] < numbers[rows]
+        return rows[known], cell[at[known]] % max(len(candidates), 1)

@@ -126,11 +126,11 @@ class Trainer:
         candidates = np.unique(every[every >= 0])
         p_u = self._forward(self.model.query_tower, query, a_u, config.query_id_dropout)
         p_v = self._forward(self.model.item_tower, *self.replay.item_inputs(candidates, now_ms), config.item_id_dropout)
-        bias, own_bias = self.log_bias(numbers, positives, candidates, now_ms)
-        loss = losses.sampled_softmax(
-            p_u, p_v, torch.from_numpy(np.searchsorted(candidates, positives)), bias, own_bias,
-            torch.from_numpy(self.seen.of(numbers, data.clicks.queries[numbers], positives, candidates)),
-            config.temperature, self.weights_of(numbers),
+        target = torch.from_numpy(np.searchsorted(candidates, positives))
+        rows, columns = self.seen.of(numbers, data.clicks.queries[numbers], positives, candidates)
+        loss = losses.softmax(
+            p_u, p_v, target, (torch.from_numpy(rows), torch.from_numpy(columns)), config.temperature,
+            self.log_bias(numbers, positives, candidates, now_ms), self.weights_of(numbers),
         )  # fmt: skip
         self.optimiser.step(loss)
         return [float(loss.detach())] * 2 + [0.0] * 3

@@ -165,14 +165,14 @@ class NeuralRival:
         uniform = negatives.shape[1] / len(data.items)
         bias = np.log(counts) - self.frequency.log_expected(candidates, first, last, uniform)
         own = -self.frequency.log_expected(positives, first, last, uniform, own=1)
-        loss = losses.sampled_softmax(
+        rows, columns = self.seen.of(numbers, data.clicks.queries[numbers], positives, candidates)
+        loss = losses.softmax(
             self._scaled(self.encoder.attend(interests, items[positive])),
             items,
             positive,
-            torch.from_numpy(bias.astype(np.float32)),
-            torch.from_numpy(own.astype(np.float32)),
-            torch.from_numpy(self.seen.of(numbers, data.clicks.queries[numbers], positives, candidates)),
+            (torch.from_numpy(rows), torch.from_numpy(columns)),
             config.temperature if self.encoder.normalise else 1.0,
+            (torch.from_numpy(bias.astype(np.float32)), torch.from_numpy(own.astype(np.float32))),
         )
         optimiser.step(loss)
 

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.nn.utils.rnn import PackedSequence
 
 from evaluation.dat_scorer import LiveDAT, StaticDAT
 from evaluation.test_clicks import TestClicks
@@ -24,7 +25,7 @@ from model.scan import Groups, Scan
 from model.settings.model import NO_CLOSED_FORM, DATConfig, MemoryConfig
 from model.state import EntityState
 from model.towers import Towers
-from training.memory import Dropout, MemoryDAT
+from training.memory import Dropout, MemoryDAT, Steps
 from training.memory_trainer import MemoryTrainer
 from training.trained_model import TrainedModel
 from training.trainer import Trainer
@@ -42,14 +43,10 @@ class GRU(nn.Module):
         super().__init__()
         self.gru = nn.GRU(dim + GAP_WIDTH, width)
 
-    def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, place: Tensor, dropout: Dropout) -> Tensor:
-        """As :class:`training.memory.LearnedMemory`: states [L, G, width] after each click."""
-        groups = len(start)
-        length = int(place.max()) // groups + 1
-        padded = torch.zeros(length * groups, x.shape[1] + GAP_WIDTH).index_copy(
-            0, place, torch.cat([dropout(x), gap], dim=1)
-        )
-        return self.gru(padded.view(length, groups, -1), start[None])[0]
+    def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, steps: Steps, dropout: Dropout) -> Tensor:
+        """As :class:`training.memory.LearnedMemory`: states [T, width] after each click."""
+        read = PackedSequence(torch.cat([dropout(x), gap], dim=1), torch.tensor(steps.counts))
+        return self.gru(read, start[None])[0].data
 
     @torch.no_grad()
     def fold(self, groups: Groups, a: Array, update_count: Array, readings: Array, gap: Array | None) -> Scan:
@@ -122,14 +119,10 @@ class Attention(nn.Module):
             z = block(z, bias, dropout)
         return self.norm(z)
 
-    def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, place: Tensor, dropout: Dropout) -> Tensor:
+    def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, steps: Steps, dropout: Dropout) -> Tensor:
         """As :class:`training.memory.LearnedMemory`, over the clicks since a query's base."""
-        groups = len(start)
-        length = int(place.max()) // groups + 1
-        tokens = torch.zeros(length * groups, x.shape[1] + GAP_WIDTH).index_copy(0, place, torch.cat([x, gap], dim=1))
-        filled = torch.zeros(length * groups, dtype=torch.bool).index_fill(0, place, True)
-        encoded = self.encode(tokens.view(length, groups, -1).transpose(0, 1), filled.view(length, groups).T, dropout)
-        return encoded.transpose(0, 1)
+        tokens, filled = steps.padded(torch.cat([x, gap], dim=1)), steps.padded(torch.ones(len(x), dtype=torch.bool))
+        return steps.packed(self.encode(tokens.transpose(0, 1), filled.T, dropout).transpose(0, 1))
 
     def fold(self, groups: Groups, a: Array, update_count: Array, readings: Array, gap: Array | None) -> Scan:
         """As :class:`model.memory.Memory`: the state is the last clicks as they are read, oldest first."""

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from torch.nn import functional as F
 
 from training import losses
 
@@ -62,19 +63,18 @@ def softmax(bias=(0, 0, 0, 0), own=(0, 0), seen=((0, 0, 0, 0), (0, 0, 0, 0)), we
     """The loss of two clicks, on the candidates 0 and 1, with two more candidates; all scores are 0 or 1."""
     queries = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     items = torch.tensor([[1.0, 0.0], [0.0, 1.0], [0.0, 1.0], [1.0, 0.0]])
-    loss = losses.sampled_softmax(
-        queries, items, torch.tensor([0, 1]), torch.tensor(bias, dtype=torch.float32),
-        torch.tensor(own, dtype=torch.float32), torch.tensor(seen, dtype=torch.bool), 1.0, weights,
-    )  # fmt: skip
+    logq = torch.tensor(bias, dtype=torch.float32), torch.tensor(own, dtype=torch.float32)
+    cells = torch.nonzero(torch.tensor(seen), as_tuple=True)
+    loss = losses.softmax(queries, items, torch.tensor([0, 1]), cells, 1.0, logq, weights)
     return float(loss)
 
 
-def test_sampled_softmax_by_hand():
+def test_the_softmax_by_hand():
     """Row 0 scores 1 (own), 0 (the other's), 0, 1: −ln(e / (2e + 2)); row 1 the same by symmetry."""
     assert softmax() == pytest.approx(math.log((2 * math.e + 2) / math.e))
 
 
-def test_sampled_softmax_masks_what_the_query_has_seen_and_never_its_own_positive():
+def test_the_softmax_masks_what_the_query_has_seen_and_never_its_own_positive():
     seen = ((1, 1, 0, 1), (1, 1, 1, 1))  # of row 0 the candidate 2 is left, of row 1 nothing
     assert softmax(seen=seen) == pytest.approx((math.log((math.e + 1) / math.e) + 0) / 2)
 
@@ -93,6 +93,30 @@ def test_the_logq_correction_divides_by_the_expected_count():
     first = math.log(math.e + 1 + 1 + 2 * math.e) - 1
     second = math.log(1 + math.e / 2 + math.e + 2) - math.log(math.e / 2)
     assert softmax(bias=(0, 0, 0, double), own=(0, half)) == pytest.approx((first + second) / 2)
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_the_softmax_in_parts_is_torchs_cross_entropy_and_has_its_gradient(sampled, monkeypatch):
+    """23 rows, four at a time, one of them without anything seen, against torch over the whole table."""
+    monkeypatch.setattr(losses, "CELLS", 4 * 30)
+    random = torch.Generator().manual_seed(0)
+    queries, items = (torch.randn(size, 6, generator=random).double().requires_grad_() for size in (23, 30))
+    positive = torch.randint(30, (23,), generator=random)
+    seen = torch.rand(23, 30, generator=random) < 0.3
+    seen[5] = False
+    weights = torch.rand(23, generator=random).double()
+    bias = (torch.randn(30, generator=random).double(), torch.randn(23, generator=random).double()) if sampled else None
+    loss = losses.softmax(queries, items, positive, torch.nonzero(seen, as_tuple=True), 2.0, bias, weights)
+    scores, own = 2 * queries @ items.T, torch.arange(23)
+    shift = torch.zeros(23, 30).double() if bias is None else bias[0].expand(23, 30).clone()
+    shift = shift.masked_fill(seen, losses.MASKED)
+    shift[own, positive] = 0 if bias is None else bias[1]
+    expected = (F.cross_entropy(scores + shift, positive, reduction="none") * weights).mean()
+    torch.testing.assert_close(loss, expected)
+    for got, wanted in zip(
+        torch.autograd.grad(loss, (queries, items)), torch.autograd.grad(expected, (queries, items)), strict=True
+    ):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_category_alignment_is_the_sum_over_covariances_whatever_the_sizes():

@@ -13,7 +13,7 @@ from tests.tiny import CUT_MS
 from tests.training.data import MEMORIES, log, pair_of_a_moment, training_set
 from training.closed_form import closed_form, item_weights
 from training.fit import fit
-from training.memory import AffineScan
+from training.memory import AffineScan, Steps
 from training.memory_trainer import QUIET, MemoryTrainer
 from training.training_set import TrainingSet
 
@@ -42,10 +42,22 @@ def shaken(trainer: MemoryTrainer) -> MemoryTrainer:
 
 def test_the_scan_has_the_gradient_of_the_recurrence():
     torch.manual_seed(0)
-    keep, add, start = (
-        torch.rand(shape, dtype=torch.double, requires_grad=True) for shape in ((5, 2, 3),) * 2 + ((2, 3),)
+    steps = Steps.of(np.array([4, 2, 2, 1]))
+    assert steps.counts == [4, 3, 1, 1]
+    keep, add, start = (torch.rand(size, 3, dtype=torch.double, requires_grad=True) for size in (9, 9, 4))
+    assert torch.autograd.gradcheck(lambda *given: AffineScan.apply(*given, steps.counts), (keep, add, start))
+
+
+def test_clicks_by_steps_are_the_sequences_one_after_the_other():
+    """Sequence 1 (0.5, 0.25 …) by hand, and padded and back."""
+    steps, keep = Steps.of(np.array([3, 2])), torch.full((5, 1), 0.5)
+    states = AffineScan.apply(
+        keep, torch.tensor([[1.0], [10], [2], [20], [3]]), torch.tensor([[4.0], [8]]), steps.counts
     )
-    assert torch.autograd.gradcheck(AffineScan.apply, (keep, add, start))
+    assert states[:, 0].tolist() == [3.0, 14.0, 3.5, 27.0, 4.75]
+    assert steps.place(np.array([0, 1, 0]), np.array([2, 1, 0])).tolist() == [4, 3, 0]
+    assert steps.padded(states)[:, :, 0].tolist() == [[3.0, 14.0], [3.5, 27.0], [4.75, 0.0]]
+    assert torch.equal(steps.packed(steps.padded(states)), states)
 
 
 @pytest.mark.trains
@@ -58,8 +70,8 @@ def test_the_step_of_training_reads_what_the_fold_of_stream_and_answer_gives(mem
     monkeypatch.setattr(trainer.optimiser, "step", lambda loss: None)
     read, query = [], trainer._query
 
-    def spy(states, base, group, visible, inputs, dropout):
-        vectors = query(states, base, group, visible, inputs, QUIET)
+    def spy(state, inputs, dropout):
+        vectors = query(state, inputs, QUIET)
         read.append(vectors.detach().numpy())
         return vectors
 
