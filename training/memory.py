@@ -1,6 +1,7 @@
 """Learned memories and their towers in torch: ``model/memory.py`` and ``model/memory_towers.py`` with gradients."""
 
 import math
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,6 +47,14 @@ class Steps(NamedTuple):
         counts = np.asarray(self.counts, np.int64)
         number = np.repeat(np.arange(len(counts)), counts)
         return np.arange(len(number)) - np.repeat(np.cumsum(counts) - counts, counts), number
+
+    def of_like_length(self) -> Iterator[slice]:
+        """Slices of the sequences of which none is more than twice as long as another."""
+        start = 0
+        while start < len(self.lengths):
+            stop = int(np.searchsorted(-self.lengths, -self.lengths[start] / 2, side="right"))
+            yield slice(start, stop)
+            start = stop
 
     def padded(self, values: Tensor) -> Tensor:
         """[T, W] as [L, G, W], with zeros after a sequence's end."""

@@ -122,7 +122,12 @@ class Attention(nn.Module):
     def forward(self, x: Tensor, gap: Tensor, number: Tensor, start: Tensor, steps: Steps, dropout: Dropout) -> Tensor:
         """As :class:`training.memory.LearnedMemory`, over the clicks since a query's base."""
         tokens, filled = steps.padded(torch.cat([x, gap], dim=1)), steps.padded(torch.ones(len(x), dtype=torch.bool))
-        return steps.packed(self.encode(tokens.transpose(0, 1), filled.T, dropout).transpose(0, 1))
+        encoded = tokens.new_zeros(*tokens.shape[:2], self.norm.normalized_shape[0])
+        for like in steps.of_like_length():
+            length = int(steps.lengths[like.start])
+            part = self.encode(tokens[:length, like].transpose(0, 1), filled[:length, like].T, dropout)
+            encoded[:length, like] = part.transpose(0, 1)
+        return steps.packed(encoded)
 
     def fold(self, groups: Groups, a: Array, update_count: Array, readings: Array, gap: Array | None) -> Scan:
         """As :class:`model.memory.Memory`: the state is the last clicks as they are read, oldest first."""
