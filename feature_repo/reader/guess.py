@@ -20,6 +20,7 @@ from feature_repo.reader.roles import (
     Looked,
     Units,
     clock_beside,
+    crosstab,
     is_grade,
     is_item,
     is_packed,
@@ -327,6 +328,13 @@ def _sample(
 
 def _has(table: Looked) -> str:
     """What a file has, and why some of it is of no use."""
+    if wide := crosstab(table):
+        key = ", ".join(quoted(name) for name in table.different if name not in wide) or "a column of ids"
+        return (
+            f"{table.path.name} has {len(wide):,} columns of numbers, as a table with a column for each item. With "
+            f"tables.wide = {{ path = ... }}, `sql` makes rows of it: SELECT {key} AS query, item, value, row_number() OVER () AS time "
+            f"FROM (UNPIVOT wide ON COLUMNS(* EXCLUDE ({key})) INTO NAME item VALUE value)"
+        )
     said = [
         f"{name} (always {table.values[name][0][:40]})" if table.different[name] == 1
         else f"{name} (several ids in one text: `sql` can split them, as in unnest(string_split({name}, ' ')))"

@@ -19,6 +19,7 @@ WORDS = 200  # a text column of fewer different values is a category
 FEW = 10  # different values: fewer are likely a flag
 ENOUGH = 30  # rows tell whether two columns go together
 MOST = 0.95  # of the rows have a time in a column of times
+WIDE = 20  # columns of numbers that nothing names: a table of queries by items
 GRADES = 20  # a column of numbers with no more different values may be a rating
 Units = dict[str, tuple[str, str]]
 
@@ -110,6 +111,8 @@ def roles(
     def tied(name: str, to: str) -> bool:
         return to in found and _goes_with(sql, table, name, found[to])
 
+    if crosstab(table):
+        return {}
     # A number that is an id may look like seconds.
     times = {name: fits for name, fits in times.items() if named(name, "time") or not is_id(name)}
     most = max((table.different[name] for name in times), default=0)
@@ -163,6 +166,12 @@ def roles(
     if table.spec.header:
         take("value", [name for name in amounts if is_grade(table, name)])
     return {role: found[role] for role in ("query", "item", "time", "event_type", "value") if role in found}
+
+
+def crosstab(table: Looked) -> set[str]:
+    """The columns of a table that has a row a query and a column an item; empty where it is no such table."""
+    plain = {name for name in table.numbers if not any(named(name, role) for role in (*_WORDS, "time"))}
+    return plain if len(plain) >= max(WIDE, 0.9 * len(table.different)) else set()
 
 
 def named_roles(found: dict[str, str]) -> tuple[bool, int]:

@@ -102,6 +102,22 @@ def test_what_cannot_be_guessed_is_refused_in_a_sentence(tmp_path):
         card_of(tmp_path, "nowhere.csv")
 
 
+def test_a_table_with_a_column_for_each_item_is_told_with_the_sql_that_reads_it(tmp_path):
+    """30 people by 40 films, a third of them rated: no film is taken for the item of all clicks."""
+    given = {(f"u{n}", f"film {m}") for n in range(30) for m in range(40) if (7 * n + m) % 3 == 0}
+    lines = ["person," + ",".join(f"film {m}" for m in range(40))]
+    lines += [f"u{n}," + ",".join("4" if (f"u{n}", f"film {m}") in given else "" for m in range(40)) for n in range(30)]
+    (tmp_path / "wide.csv").write_text("\n".join(lines))
+    with pytest.raises(CardError, match="40 columns of numbers, as a table with a column for each item") as refused:
+        card_of(tmp_path, "wide.csv")
+    sql = str(refused.value).split("rows of it: ")[1]
+    (tmp_path / "card.toml").write_text(
+        f"name = 'm'\ntitle = 'm'\nfolder = ''\n[clicks]\ntables.wide = {{ path = 'wide.csv' }}\n"
+        f"time_unit = 'order'\nsql = '''{sql}'''\n"
+    )
+    assert {(query, item) for query, item, _ in rows_of(tmp_path / "card.toml")} == given
+
+
 CLICKS = [(f"p{n % 7}", f"sku-{n % 11}", datetime(2026, 9, 1 + n % 9, n % 24, tzinfo=UTC)) for n in range(60)]
 EXPECTED = sorted({(query, item, round(at.timestamp() * 1000)) for query, item, at in CLICKS})
 
