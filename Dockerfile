@@ -4,6 +4,8 @@
 #   docker build --target updater -t dat-updater .      # the two stages
 #   docker build --target night   -t dat-night   .      # Spark, Java, the trainer
 #
+# With --build-arg LOCK=otel service and updater can send traces (the setting `tracing`).
+#
 # A release pins its base: --build-arg RELEASE=1 --build-arg BASE=python:3.11-slim-bookworm@sha256:… Containers run as
 # uid 10001 on a read-only root; /data and /tmp are what they write to. Nothing is fetched when they run.
 ARG BASE=python:3.11-slim-bookworm
@@ -27,12 +29,14 @@ RUN uv build --quiet --wheel --out-dir /wheel .
 
 # The libraries' own tests, a page of Feast's and headers are a sixth of an environment.
 FROM build AS serve-env
-RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/serve.lock \
+ARG LOCK=serve
+RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/${LOCK}.lock \
     && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl \
     && find /opt/dat -type d \( -name tests -o -path '*/feast/ui/build' -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 
 FROM build AS updater-env
-RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/stream.lock \
+ARG LOCK=stream
+RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/${LOCK}.lock \
     && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl \
     && find /opt/dat -type d \( -name tests -o -path '*/feast/ui/build' -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 

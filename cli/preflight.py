@@ -1,5 +1,6 @@
 """What is worth checking before long work begins, so that it fails in its first second or not at all."""
 
+import importlib.util
 import os
 import shutil
 import socket
@@ -23,10 +24,28 @@ class PreflightError(RuntimeError):
 
 def day_process() -> None:
     """Make this process one of the day's, before it imports NumPy and Feast: with one thread for arithmetic, since it
-    is scaled by processes, and without torch, which Feast loads wherever it is installed."""
+    is scaled by processes, and without torch and DuckDB, which Feast loads wherever they are installed."""
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     os.environ.setdefault("OMP_NUM_THREADS", "1")
-    sys.modules.setdefault("torch", cast("ModuleType", None))  # as if it were not installed
+    for name in ("torch", "duckdb"):
+        sys.modules.setdefault(name, cast("ModuleType", None))  # as if it were not installed
+
+
+def check_tracing(settings: Settings) -> None:
+    """Raise if traces are asked for and cannot be sent.
+
+    Raises:
+        SettingsError: OpenTelemetry's exporter is not installed.
+    """
+    try:
+        here = not settings.tracing or bool(importlib.util.find_spec("opentelemetry.exporter.otlp.proto.http"))
+    except ModuleNotFoundError:  # a package around it
+        here = False
+    if not here:
+        raise SettingsError(
+            "the setting tracing: OpenTelemetry's exporter is not installed here: install the extra otel "
+            "(requirements/otel.lock has the service, the updater and it)"
+        )
 
 
 def take_bundles(settings: Settings, every_s: float) -> "BundleFollower | None":

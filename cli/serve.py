@@ -34,8 +34,9 @@ def serve(
     config = settings.serving if clock is None else settings.serving.model_copy(update={"clock": clock})
     listening = _listen(host, port)
     from cli.logs import set_up
-    from cli.preflight import day_process, take_bundles
+    from cli.preflight import check_tracing, day_process, take_bundles
 
+    check_tracing(settings)
     day_process()
     set_up(settings)
     from model.bundle_store import BundleStore
@@ -44,6 +45,7 @@ def serve(
     bundle = BundleStore(settings.home / "bundles").load()  # before what takes seconds to import
     from feature_repo.card import CardError
     from feature_repo.store import open_store
+    from model.tracing import tracing
     from serving.http.gate import LOOPBACK
     from serving.http.server import Server
     from serving.http.workers import run_workers
@@ -74,7 +76,8 @@ def serve(
     hosts = (*config.hosts, *(LOOPBACK if host in LOOPBACK or host == "::1" else ()))
 
     def work() -> None:
-        Server(service, hosts).run(sockets=[listening])
+        with tracing(settings.tracing, "dat-serve"):
+            Server(service, hosts).run(sockets=[listening])
 
     if workers == 1:
         work()

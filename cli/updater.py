@@ -39,7 +39,7 @@ def updater(
     When another bundle is put into service, it brings that one up beside the old one and goes over to it.
     It ends cleanly on Ctrl-C or SIGTERM, and starts again where it was.
     """
-    from cli.preflight import day_process, take_bundles
+    from cli.preflight import check_tracing, day_process, take_bundles
 
     if stage == "sink" and not feast:
         raise typer.BadParameter("--stage sink with --no-feast leaves nothing to do")
@@ -51,6 +51,7 @@ def updater(
     given = {"instance": instance, "metrics_port": metrics_port}
     config = config.model_copy(update={name: value for name, value in given.items() if value is not None})
     set_up(settings)
+    check_tracing(settings)
     day_process()
     from model.bundle_store import BundleStore
 
@@ -60,6 +61,7 @@ def updater(
     from kafka.errors import KafkaError
 
     from feature_repo.store import open_store
+    from model.tracing import tracing
     from streaming.bundle_runtime import STAGES
     from streaming.contract import check_services
     from streaming.kafka.topics import create_topics
@@ -69,11 +71,12 @@ def updater(
     check_services(store, chosen.manifest)
     try:
         create_topics(config, partitions)
-        run_updater(
-            chosen, store, config, stop, stages={"both": STAGES, "sink": ()}.get(stage, (stage,)), feast_sink=feast,
-            ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
-            shelf=shelf if bundle is None else None, follower=follower if bundle is None else None,
-        )  # fmt: skip
+        with tracing(settings.tracing, "dat-updater"):
+            run_updater(
+                chosen, store, config, stop, stages={"both": STAGES, "sink": ()}.get(stage, (stage,)), feast_sink=feast,
+                ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
+                shelf=shelf if bundle is None else None, follower=follower if bundle is None else None,
+            )  # fmt: skip
     except KafkaError as error:
         raise UpdaterError(
             f"Kafka at {config.bootstrap} does not answer ({kafka_cause(error)}): start it, or give --bootstrap"

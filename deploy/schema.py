@@ -8,7 +8,7 @@ from typing import Any
 import yaml
 
 CHART = Path(__file__).parent / "helm" / "dat"
-_OPEN = {"settings", "digests", "nodeSelector", "labels", "annotations", "resources"}
+_OPEN = {"settings", "env", "digests", "nodeSelector", "labels", "annotations", "resources"}
 _EITHER = {"minAvailable": ["integer", "string"]}
 
 

@@ -4,14 +4,16 @@
 # environment: it is installed with --no-deps, since those of the day leave out what day.override names.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+python=${PYTHON:-$PWD/.venv/bin/python}
 compile() {
-    "${PYTHON:-.venv/bin/python}" -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
+    "$python" -m uv pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-annotate --no-header "$@" >/dev/null
 }
 cd requirements
 compile ./*.in --output-file ../requirements.lock ${1:+"$1"}
 compile day.in serve.in --override day.override --constraint ../requirements.lock --output-file serve.lock
 compile day.in serve.in play.in --override day.override --constraint ../requirements.lock --output-file play.lock
+compile day.in serve.in otel.in --override day.override --constraint ../requirements.lock --output-file otel.lock
 compile day.in stream.in --override day.override --constraint ../requirements.lock --output-file stream.lock
 compile day.in serve.in night.in --constraint ../requirements.lock --output-file night.lock
 compile day.in serve.in night.in gpu.in --constraint ../requirements.lock --output-file gpu.lock

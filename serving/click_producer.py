@@ -10,6 +10,7 @@ from kafka.errors import KafkaError
 
 from model.click import Click
 from model.settings.updater import KafkaConnection
+from model.tracing import headers
 from serving.batcher import Overloaded
 from serving.metrics import CLICKS
 from serving.rates import Rates
@@ -60,7 +61,8 @@ class ClickProducer:
         if self._on_their_way >= self._limit:
             CLICKS.labels("refused").inc()
             raise Overloaded(f"{self._on_their_way} clicks are on their way")
-        written = await self._in_pool(lambda writer: writer.write(click, self._timeout_s))
+        traced = headers()  # here, since a thread of the pool knows of no request
+        written = await self._in_pool(lambda writer: writer.write(click, self._timeout_s, traced))
         self.posted += 1
         CLICKS.labels("written").inc()
         return Token(written.partition, written.offset)

@@ -1,6 +1,6 @@
 """The edge: raw records become arrays of valid clicks, and what is not a click is set aside with its reason."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -131,22 +131,23 @@ class ClickWriter:
             allow_auto_create_topics=False,
         )  # fmt: skip
 
-    def send(self, click: Click) -> Any:
+    def send(self, click: Click, headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         """Queue a click; the future resolves to its place in the topic (``.partition``, ``.offset``)."""
         value = click.model_dump_json(exclude_none=True).encode()
         topic, partition = self._connection.topics.clicks, None  # the client's own choice is murmur2's
         if self._connection.partitioner != "murmur2":
             count = len(self._producer.partitions_for(topic))
             partition = int(partitions_of([click.query_id], count, self._connection.partitioner)[0])
-        return self._producer.send(topic, key=click.query_id.encode(), value=value, partition=partition)
+        key = click.query_id.encode()
+        return self._producer.send(topic, key=key, value=value, headers=list(headers), partition=partition)
 
-    def write(self, click: Click, timeout_s: float = 10) -> Any:
+    def write(self, click: Click, timeout_s: float = 10, headers: Sequence[tuple[str, bytes]] = ()) -> Any:
         """Send a click and wait for its acknowledgement.
 
         Raises:
             kafka.errors.KafkaError: the cluster did not take it.
         """
-        return self._acknowledged(lambda: self.send(click), timeout_s)
+        return self._acknowledged(lambda: self.send(click, headers), timeout_s)
 
     def write_to(self, topic: str, key: str, value: bytes, timeout_s: float = 10) -> Any:
         """Send a record of another topic, and wait for its acknowledgement.

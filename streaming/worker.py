@@ -21,6 +21,7 @@ from kafka import TopicPartition
 from kafka.errors import FencedInstanceIdError, KafkaError
 
 from model.settings.updater import UpdaterConfig
+from model.tracing import linked
 from streaming import metrics
 from streaming.clicks import Rejected
 from streaming.kafka.offsets import group_name
@@ -281,6 +282,20 @@ class Worker:
         """Process records in one transaction; if they cannot be, in halves, until the one that cannot is set aside."""
         if not records:
             return
+        with linked(f"fold {self.stage.name}", records, self._told(records)):
+            self._fold(records, member)
+
+    def _told(self, records: list) -> dict[str, str | int]:
+        """What a trace says of a batch, in OpenTelemetry's words for messages where it has some."""
+        return {
+            "messaging.system": "kafka",
+            "messaging.destination.name": self.stage.source,
+            "messaging.consumer.group.name": self.group,
+            "messaging.batch.message_count": len(records),
+            "dat.bundle": self.stage.bundle.version,
+        }
+
+    def _fold(self, records: list, member: Member) -> None:
         source = self.stage.source
         offsets = {TopicPartition(source, p): offset for p, offset in ends(records).items()}
         try:

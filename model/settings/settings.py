@@ -58,6 +58,9 @@ class Settings(BaseSettings):
     """``json``: a line an event, one object each, for a log store."""
     log_level: Literal["DEBUG", "INFO", "WARNING", "ERROR"] = "INFO"
     """Of the project's own events; libraries speak from WARNING on."""
+    tracing: bool = False
+    """Send OpenTelemetry's traces of service and updater, over OTLP/HTTP, to where ``OTEL_EXPORTER_OTLP_ENDPOINT`` and
+    its like say. It takes the extra ``otel``."""
     night: NightConfig = NightConfig()
     updater: UpdaterConfig = UpdaterConfig(bootstrap="127.0.0.1:9092")
     """Also where Kafka is: ``DAT_UPDATER__BOOTSTRAP``, and the TLS and SASL settings beside it."""

@@ -12,11 +12,13 @@ from fastapi.responses import FileResponse
 from fastapi.routing import APIRoute
 from fastapi.security import APIKeyHeader
 from fastapi.staticfiles import StaticFiles
+from fastapi.telemetry import TelemetryConfig
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from pydantic import Field
 from starlette.types import Receive
 
 from model.click import Click
+from model.tracing import note, provider
 from serving.ab.answer_ids import AnswerId
 from serving.batcher import Closed, NoSuchClick, Overloaded
 from serving.filters import UnknownName
@@ -63,6 +65,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
         servers=[{"url": "/"}],
         generate_unique_id_function=_operation_id,
         dependencies=[Depends(APIKeyHeader(name="X-API-Key", auto_error=False))],
+        telemetry=_telemetry(),
     )
     handle_errors(app)
 
@@ -125,6 +128,7 @@ def create_app(service: Service, hosts: Iterable[str] = ()) -> FastAPI:
             value=body.value,
             context=context,
         )
+        note({"dat.event_id": event.event_id, "dat.answer_id": body.answer_id or ""})
         token = await service.post(event)
         return schemas.ClickOut(event_id=event.event_id, event_time=event.event_time, token=str(token))
 
@@ -206,6 +210,12 @@ def _file(name: str) -> Callable[[], Awaitable[FileResponse]]:
         return FileResponse(PAGE / name, headers={"Cache-Control": "no-cache"})
 
     return page
+
+
+def _telemetry() -> TelemetryConfig:
+    """Spans of requests by FastAPI, if the process is traced; figures are Prometheus', and logs the command's."""
+    off = TelemetryConfig(metrics=False, logs=False, operation_spans=False, auto_configure=False)
+    return {**off, "tracing": provider() is not None, "tracer_provider": provider()}
 
 
 def _check_size(items: int, most: int) -> None:

@@ -10,6 +10,7 @@ from fastapi.exceptions import RequestValidationError
 from pydantic import BaseModel, ValidationError
 from starlette.types import Receive
 
+from model.tracing import past
 from serving.ab.answer_ids import AnswerId
 from serving.filters import Condition, UnknownName
 from serving.http import schemas
@@ -59,6 +60,10 @@ async def finish(service: Service, answer: Answer, ask: Ask, options: schemas.Re
     """Name an answer, log it if it is shown, and write it as JSON."""
     ANSWERS.labels(answer.source, answer.fallback or "none").inc()
     answer_id = service.answer_id(answer)
+    past(
+        {"wait": answer.waited_ms / 1000, "answer": answer.took_ms / 1000},  # its turn and the store; tower and search
+        {"dat.answer_id": answer_id, "dat.source": answer.source, "dat.bundle": answer.snapshot.version},
+    )
     if ask.shown:
         service.impressions.note(AnswerId.parse(answer_id).impression(answer.query_id, answer.items))
     next_page = None

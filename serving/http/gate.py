@@ -19,6 +19,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from model.settings.serving import ApiKey, ServingConfig
 from model.settings.serving import Scope as KeyScope
+from model.tracing import note
 from serving.metrics import DURATION, REQUESTS, WRONG_KEYS
 from serving.rates import Rates
 
@@ -82,6 +83,7 @@ class Gate:
         began, path, method = time.perf_counter(), scope["path"], scope["method"]
         headers = dict(scope["headers"])
         request_id = _request_id(headers)
+        note({"dat.request_id": request_id.decode()})
         status = 0
 
         async def sending(message: Message) -> None:

@@ -8,6 +8,7 @@ from kafka import KafkaProducer, TopicPartition
 from kafka.structs import OffsetAndMetadata
 
 from model.settings.updater import UpdaterConfig
+from model.tracing import headers
 from streaming.kafka.clients import close_quietly, transactional_producer
 from streaming.kafka.hanging_transactions import abort_hanging
 
@@ -67,8 +68,9 @@ class Transactions:
         try:
             producer = self.open()
             producer.begin_transaction()
+            traced = headers()
             futures = [
-                producer.send(m.topic, value=m.value, key=m.key, headers=list(m.headers), partition=m.partition)
+                producer.send(m.topic, value=m.value, key=m.key, headers=[*m.headers, *traced], partition=m.partition)
                 for m in messages
             ]
             # Every record's own outcome is looked at: after one that was refused, kafka-python's commit can report

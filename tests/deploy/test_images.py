@@ -35,7 +35,9 @@ def test_a_role_runs_as_10001_under_tini_on_its_own_environment(role: str):
     (copied,) = lines(role, "COPY")
     assert copied.startswith(f"--from={role}-env ")
     installs = [line for line in lines(f"{role}-env", "RUN") if "uv pip install" in line]
-    lock = {"serve": "serve", "updater": "stream", "night": "night"}[role]
+    given = dict(line.split("=") for line in lines(f"{role}-env", "ARG") if "=" in line)
+    assert given.get("LOCK") == {"serve": "serve", "updater": "stream", "night": None}[role]
+    lock = "${LOCK}" if "LOCK" in given else "night"
     assert any(f"--require-hashes -r requirements/{lock}.lock" in line and "--no-deps" in line for line in installs)
 
 

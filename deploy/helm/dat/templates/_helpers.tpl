@@ -59,6 +59,9 @@ workingDir: /etc/dat/config {{- /* where dat.toml is looked for */}}
 {{- if .Values.existingSecret }}
 - { name: DAT_SECRETS_DIR, value: /etc/dat/secrets }
 {{- end }}
+{{- range $name, $value := .Values.env }}
+- { name: {{ $name }}, value: {{ $value | quote }} }
+{{- end }}
 {{- end }}
 
 {{- define "dat.pod" -}}
