@@ -332,7 +332,8 @@ def _has(table: Looked) -> str:
         key = ", ".join(quoted(name) for name in table.different if name not in wide) or "a column of ids"
         return (
             f"{table.path.name} has {len(wide):,} columns of numbers, as a table with a column for each item. With "
-            f"tables.wide = {{ path = ... }}, `sql` makes rows of it: SELECT {key} AS query, item, value, row_number() OVER () AS time "
+            "tables.wide = { path = ... }, `sql` makes rows of it: "
+            f"SELECT {key} AS query, item, value, row_number() OVER () AS time "
             f"FROM (UNPIVOT wide ON COLUMNS(* EXCLUDE ({key})) INTO NAME item VALUE value)"
         )
     said = [

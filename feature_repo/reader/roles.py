@@ -19,7 +19,7 @@ WORDS = 200  # a text column of fewer different values is a category
 FEW = 10  # different values: fewer are likely a flag
 ENOUGH = 30  # rows tell whether two columns go together
 MOST = 0.95  # of the rows have a time in a column of times
-WIDE = 20  # columns of numbers that nothing names: a table of queries by items
+WIDE = 20  # columns of numbers that no name tells apart: a table of queries by items
 GRADES = 20  # a column of numbers with no more different values may be a rating
 Units = dict[str, tuple[str, str]]
 
@@ -170,8 +170,11 @@ def roles(
 
 def crosstab(table: Looked) -> set[str]:
     """The columns of a table that has a row a query and a column an item; empty where it is no such table."""
-    plain = {name for name in table.numbers if not any(named(name, role) for role in (*_WORDS, "time"))}
-    return plain if len(plain) >= max(WIDE, 0.9 * len(table.different)) else set()
+    items = [name for name in table.different if is_item(name)]
+    wide = {name for name in table.numbers if not named(name, "query")}
+    if 0 < len(items) < WIDE or any(named(name, "time") for name in table.different):
+        return set()
+    return wide if len(wide) >= max(WIDE, 0.9 * len(table.different)) else set()
 
 
 def named_roles(found: dict[str, str]) -> tuple[bool, int]:
