@@ -100,6 +100,7 @@ def test_ten_times_the_clicks_take_no_more_memory(tmp_path: Path, monkeypatch):
     assert peaks[1] < 1.1 * peaks[0]
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_the_night_takes_a_generated_market_as_it_is(tmp_path: Path):
     generate(tmp_path / "shop", queries=100, items=300, days=5, clicks=3_000, seed=1)

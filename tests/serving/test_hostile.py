@@ -165,6 +165,7 @@ def test_while_it_is_attacked_ordinary_questions_are_answered_within_a_second_an
         assert time.monotonic() < deadline, "somebody is still waited for who has gone away"
 
 
+@pytest.mark.slow
 def test_what_the_openapi_document_allows_and_forbids_is_answered_as_it_says(serve):
     """Requests drawn from the document itself, right and wrong ones; every answer has the form that it promises."""
     import schemathesis

@@ -162,6 +162,7 @@ def test_everything_that_can_be_used_has_a_name_for_those_who_cannot_see_it(page
 SIZES = {"desktop": (1280, 800), "phone": (390, 844)}
 
 
+@pytest.mark.slow
 def test_axe_finds_nothing_wrong_in_any_state_on_any_screen(page: Page):
     """A new visitor, a click, last night's list, a late stream, an error, a question for a key, the reference."""
     if not AXE.exists():

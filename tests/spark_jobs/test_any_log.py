@@ -46,7 +46,11 @@ def bring(folder: Path, users: int = 20, items: int = 30, zone: str = "UTC", cat
 @pytest.mark.usefixtures("spark")
 @pytest.mark.parametrize(
     "odd",
-    [{"zone": "Asia/Kolkata"}, {"users": 1}, {"catalogue": CATALOGUE, "zone": "Europe/Oslo"}],
+    [
+        {"zone": "Asia/Kolkata"},
+        pytest.param({"users": 1}, marks=pytest.mark.slow),
+        pytest.param({"catalogue": CATALOGUE, "zone": "Europe/Oslo"}, marks=pytest.mark.slow),
+    ],
     ids=["three days in Kolkata", "one user", "a catalogue without features, in Oslo"],
 )
 def test_night_and_evaluate_agree_on_rows_and_days(odd: dict[str, Any], tmp_path: Path):

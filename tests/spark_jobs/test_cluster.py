@@ -28,6 +28,7 @@ def test_what_spark_was_told_by_its_files_and_variables_is_known(tmp_path: Path,
     assert session.os.environ["PYSPARK_SUBMIT_ARGS"].endswith(" pyspark-shell")
 
 
+@pytest.mark.slow
 def test_a_home_that_the_executors_do_not_share_is_refused_before_anything_lands(tmp_path: Path):
     card, home = write_market(tmp_path), tmp_path / "home"
     home.mkdir()

@@ -196,6 +196,7 @@ def test_a_crash_while_a_bundle_is_rewritten_leaves_one_that_loads_and_the_next_
     assert is_nobody(shelf.load("one").queries.ids[0]) and rewrite(tmp_path).queries == 0
 
 
+@pytest.mark.slow
 def test_after_dat_forget_no_file_of_the_home_has_the_query_and_the_next_night_does_not_know_it(
     spark, tmp_path, monkeypatch, capsys
 ):

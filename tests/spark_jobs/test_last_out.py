@@ -84,6 +84,7 @@ def clicks_of(rows) -> list[tuple]:
     return sorted((who, what, FIRST_MS + at) for who, what, at in rows)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_what_is_left_out_is_predicted_and_known_to_nothing(tmp_path: Path):
     settings = settings_of(tmp_path)

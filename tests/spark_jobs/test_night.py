@@ -68,6 +68,7 @@ def test_features_read_the_same_through_the_sdk_offline_and_online(finished_nigh
     assert last.bundle == bundle.version
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_the_next_night_starts_from_the_bundle_in_service_and_is_compared_with_it(tmp_path: Path):
     settings = market_settings(tmp_path, gate_tolerance=0.5, keep_sets=1)

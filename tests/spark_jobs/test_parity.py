@@ -133,7 +133,11 @@ def test_with_creation_times(finished_night: FinishedNight):
 
 
 @pytest.mark.usefixtures("spark")
-@pytest.mark.parametrize("change", [without_creation, without_catalogue, by_day], ids=lambda change: change.__name__)
+@pytest.mark.parametrize(
+    "change",
+    [without_creation, *(pytest.param(change, marks=pytest.mark.slow) for change in (without_catalogue, by_day))],
+    ids=lambda change: change.__name__,
+)
 def test_night(change, tmp_path: Path):
     settings = settings_of(tmp_path, change)
     night = run_night(settings, progress=Silent())
@@ -146,6 +150,7 @@ def test_night(change, tmp_path: Path):
         assert len(np.unique(split.data.clicks.times)) == 3 and len(split.data.clicks) > 500
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("spark")
 def test_last_out_of_positions(tmp_path: Path):
     settings = settings_of(tmp_path, of_positions)

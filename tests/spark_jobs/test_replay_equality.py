@@ -64,7 +64,7 @@ def by_hand(clicks: pd.DataFrame, side: str, key: str, moment: int) -> tuple[int
     return len(times), np.array(counters), last
 
 
-@pytest.mark.parametrize("seed", [0, 1])
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_replay_feast_and_counting_by_hand_agree_on_ties_late_clicks_and_types(
     seed: int, spark, tmp_path: Path, monkeypatch
 ):

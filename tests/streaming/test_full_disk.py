@@ -34,6 +34,7 @@ def fill_disk(broker: LocalBroker, room: int) -> None:
     resource.prlimit(broker.pid, resource.RLIMIT_FSIZE, (largest + room, largest + room))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(resource, "prlimit"), reason="only Linux can limit another process's files")
 def test_a_full_disk_of_the_broker_loses_and_doubles_nothing(spare_broker, tmp_path):
     store, bundle, clicks = tiny_store(tmp_path / "home", queries=9, items=12), tiny_bundle("full"), some_clicks(2_000)

@@ -34,6 +34,7 @@ def state_of(transactional_id: str, kafka: KafkaConnection) -> str:
         admin.close()
 
 
+@pytest.mark.slow
 def test_taking_a_transactional_id_ends_the_transaction_that_its_coordinator_has_forgotten(local_broker, tmp_path):
     with local_broker() as broker:
         kafka = fresh_topics(broker, partitions=1)

@@ -74,6 +74,7 @@ def test_a_published_bundle_takes_over_under_load_and_so_does_a_rollback(kafka, 
     assert counted(kafka, first, load.clicks) and counted(kafka, second, load.clicks)
 
 
+@pytest.mark.slow
 def test_bundles_of_a_night_elsewhere_come_through_an_object_store(bucket, kafka, store, shelf, tmp_path):
     """And are worked with while it is away. What is published, not what is here, says which records are needed."""
     night = SharedBundles(tmp_path / "night", bucket.url)
@@ -99,6 +100,7 @@ def test_bundles_of_a_night_elsewhere_come_through_an_object_store(bucket, kafka
     assert follower.versions() == [first.version, second.version]
 
 
+@pytest.mark.slow
 def test_processes_beyond_the_partitions_are_ready_and_go_over_to_a_new_bundle_too(kafka, store, shelf, caplog):
     caplog.set_level(logging.INFO, logger="streaming.updater")
     first, second = tiny_bundle("spare-1"), tiny_bundle("spare-2", seed=1)
