@@ -8,19 +8,19 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
+
+from model.topic_record import TopicRecord
 
 Array = np.ndarray
 
 
-class Forgotten(BaseModel):
+class Forgotten(TopicRecord):
     """What the list says of one query. A JSON object on Kafka, keyed by the query's id.
 
     before: clicks with an earlier time (ms) never count again, whenever they arrive · partition, offset: where the
     moment stands in ``clicks``; clicks below it never count, whatever their time. None: it is not written yet.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
     before: int
     partition: int | None = None
     offset: int | None = None

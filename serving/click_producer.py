@@ -73,7 +73,7 @@ class ClickProducer:
         Raises:
             NotWritten: as :meth:`post`.
         """
-        topic, value = self._kafka.topics.dismissed, said.model_dump_json().encode()
+        topic, value = self._kafka.topics.dismissed, said.as_json()
         written = await self._in_pool(lambda writer: writer.write_to(topic, query_id, value, self._timeout_s))
         return Place(written.partition, written.offset)
 

@@ -5,16 +5,15 @@ over nights, rebuilds of the index, other bundles and restarts.
 """
 
 import heapq
-import json
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 from kafka import KafkaProducer
-from pydantic import BaseModel, ConfigDict
 
 from model.settings.updater import KafkaConnection
+from model.topic_record import TopicRecord
 from serving.clock import wall_ms
 from serving.corpus import Corpus, Held
 from serving.token import Token
@@ -24,14 +23,13 @@ from streaming.kafka.clients import RETRY, close_quietly
 _ACKNOWLEDGED_S = 10.0
 
 
-class ItemRecord(BaseModel):
+class ItemRecord(TopicRecord):
     """All that operators have said of one item. A JSON object on Kafka, keyed by the item's id.
 
     features: all of the item's features; None: what the catalogue says · expires_at: ms since the epoch, from when on
     it is not shown.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
     features: dict[str, Any] | None = None
     available: bool = True
     hidden: bool = False
@@ -129,7 +127,7 @@ class ItemWriter:
             )  # fmt: skip
         topic = self._kafka.topics.items
         sent = [
-            producer.send(topic, key=id_.encode(), value=json.dumps(said.model_dump(exclude_defaults=True)).encode())
+            producer.send(topic, key=id_.encode(), value=said.as_json(exclude_defaults=True))
             for id_, said in records.items()
         ]
         deadline = time.monotonic() + _ACKNOWLEDGED_S

@@ -8,21 +8,20 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from pydantic import BaseModel, ConfigDict
 
+from model.topic_record import TopicRecord
 from streaming.clicks import Clicks
 
 Array = np.ndarray
 
 
-class Dismissal(BaseModel):
+class Dismissal(TopicRecord):
     """That a query dismissed an item. A JSON object on Kafka, keyed by the query's id.
 
     partition, offset: where the event stands in ``clicks`` · clicks: how many clicks the query had made before it, so
     that a click of the item after it takes it back; None: that is not known.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
     item_id: str
     event_time: int
     partition: int

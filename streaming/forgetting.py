@@ -6,20 +6,22 @@ every moment below that end, and a crash in between leaves a query that is hidde
 """
 
 import dataclasses
-import json
 import logging
 import time
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer
+from pydantic import ValidationError
 
 from model.bundle import Bundle
 from model.click import Forget
 from model.forgetting import Forgotten, Listed, take
 from model.partitioner import partitions_of as homes_of
 from model.settings.updater import KafkaConnection
+from model.topic_record import UNKNOWN
 from streaming.kafka.clients import RETRY, close_quietly, free_consumer, partitions_of
+from streaming.kafka.records import UnknownFormat
 
 log = logging.getLogger(__name__)
 _ACKNOWLEDGED_S = 10.0
@@ -43,7 +45,7 @@ class ForgetWriter:
         Raises:
             kafka.errors.KafkaError: the cluster did not take all of it; to write it again does no harm.
         """
-        said = Forgotten(before=before).model_dump(exclude_none=True)
+        said = Forgotten(before=before).as_json(exclude_none=True)
         return self._say(self._kafka.topics.forgotten, dict.fromkeys(ids, said))
 
     def forget(self, ids: Iterable[str], before: int) -> tuple[Listed, list[Any]]:
@@ -55,15 +57,15 @@ class ForgetWriter:
         Raises:
             kafka.errors.KafkaError: as :meth:`hide`.
         """
-        moments = {id_: Forget(query_id=id_, forget_before=before).model_dump() for id_ in ids}
+        moments = {id_: Forget(query_id=id_, forget_before=before).model_dump_json().encode() for id_ in ids}
         places = self._say(self._kafka.topics.clicks, moments)
         listed = {
             id_: Forgotten(before=before, partition=place.partition, offset=place.offset)
             for id_, place in zip(moments, places, strict=True)
         }
-        return listed, self._say(self._kafka.topics.forgotten, {id_: one.model_dump() for id_, one in listed.items()})
+        return listed, self._say(self._kafka.topics.forgotten, {id_: one.as_json() for id_, one in listed.items()})
 
-    def _say(self, topic: str, records: Mapping[str, Mapping[str, Any]]) -> list[Any]:
+    def _say(self, topic: str, records: Mapping[str, bytes]) -> list[Any]:
         producer = self._producer = self._producer or KafkaProducer(
             **self._kafka.client, **RETRY, acks="all", max_block_ms=int(1000 * _ACKNOWLEDGED_S), metrics_enabled=False,
             allow_auto_create_topics=False,
@@ -73,7 +75,7 @@ class ForgetWriter:
             count = len(producer.partitions_for(topic))
             where = homes_of(list(records), count, self._kafka.partitioner).tolist()
         sent = [
-            producer.send(topic, key=id_.encode(), value=json.dumps(said).encode(), partition=partition)
+            producer.send(topic, key=id_.encode(), value=said, partition=partition)
             for (id_, said), partition in zip(records.items(), where, strict=True)
         ]
         deadline = time.monotonic() + _ACKNOWLEDGED_S
@@ -88,9 +90,17 @@ def parse(record: Any) -> Listed:
     """What a record of the list says.
 
     Raises:
-        ValueError: it is none.
+        ValueError: it is none. UnknownFormat: another release wrote it: passed over, somebody would be remembered.
     """
-    return {record.key.decode(): Forgotten.model_validate_json(record.value)} if record.value else {}
+    if not record.value:
+        return {}
+    try:
+        return {record.key.decode(): Forgotten.model_validate_json(record.value)}
+    except ValidationError as error:
+        first = error.errors()[0]
+        if first["type"] == UNKNOWN:
+            raise UnknownFormat(f"{record.topic}-{record.partition} at {record.offset}: {first['msg']}") from None
+        raise
 
 
 class ForgottenReader:

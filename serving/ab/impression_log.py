@@ -1,6 +1,5 @@
 """Logging what people were shown to the topic ``impressions``, without ever slowing or failing an answer."""
 
-import json
 import zlib
 from collections import deque
 
@@ -74,7 +73,7 @@ class ImpressionLog(Background):
             impression = self._waiting.popleft()
             try:
                 key = impression.query_id.encode()
-                value = json.dumps(impression.model_dump()).encode()
+                value = impression.as_json()
             except UnicodeError:  # half a surrogate pair, which no topic takes
                 self._dropped()
                 continue

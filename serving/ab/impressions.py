@@ -6,12 +6,13 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 from kafka import TopicPartition
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 
 from feature_repo.event_rule import EventRule
 from feature_repo.limits import LATEST_MS
 from model.click import Click
 from model.settings.updater import KafkaConnection
+from model.topic_record import TopicRecord
 from streaming.kafka.changelog import read_range
 from streaming.kafka.clients import close_quietly, free_consumer
 
@@ -42,7 +43,7 @@ CLICK_TABLE = pa.schema(
 )
 
 
-class Impression(BaseModel):
+class Impression(TopicRecord):
     """What was shown of one answer. A JSON object, keyed by ``query_id``.
 
     at: the moment that was asked about, in the data's time · served: by the service's clock; both ms since the epoch,
@@ -51,7 +52,6 @@ class Impression(BaseModel):
     answer_id: see :mod:`serving.ab.answer_ids`.
     """
 
-    model_config = ConfigDict(frozen=True, extra="ignore")
     query_id: str
     at: int = Field(ge=0, lt=LATEST_MS)
     served: int = Field(ge=0, lt=LATEST_MS)

@@ -4,13 +4,16 @@
 ``forgotten``     JSON :class:`model.forgetting.Forgotten`, keyed by query; compacted
 ``impressions``   JSON :class:`serving.ab.impressions.Impression`, keyed by query: what the service answered
 ``clicks-dead``   the bytes of a click that could not be read; why and from where stand in the headers
+``items``         JSON :class:`serving.item_records.ItemRecord`, keyed by item; compacted
+``dismissed``     JSON :class:`streaming.dismissals.Dismissal`, keyed by query
 ``item-signals``  Arrow batch of ``SIGNALS``: what the query stage tells the item stage, partitioned by item
 ``query-vectors`` Arrow batch of ``QUERY_STATE``: the queries that a transaction changed; the query stage's changelog
 ``item-vectors``  Arrow batch of ``ITEM_STATE``: the items that a transaction changed; the item stage's changelog
 
-A record of the last three packs many rows, since a record per row costs more to send than to compute. All values are
-absolute, so that applying a record twice is harmless, and every batch names the bundle whose space its vectors are in.
-Partition p of a changelog belongs to partition p of the stage's input.
+JSON that only this system writes carries its format (:mod:`model.topic_record`). A record of the last three packs many
+rows, since a record per row costs more to send than to compute. All values are absolute, so that applying a record
+twice is harmless, and every batch names the bundle whose space its vectors are in. Partition p of a changelog belongs
+to partition p of the stage's input.
 """
 
 from typing import Any, NamedTuple

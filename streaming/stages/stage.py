@@ -182,7 +182,7 @@ class QueryStage:
 
         topic = self.config.topics.dismissed
         return [
-            Message(topic, one.partition % self._dismissed, one.model_dump_json().encode(), query_id.encode())
+            Message(topic, one.partition % self._dismissed, one.as_json(), query_id.encode())
             for query_id, one in (dismissals(events, against, counted, clicks_of) if self._dismissed else ())
         ]
 

@@ -61,6 +61,19 @@ def test_a_record_of_a_later_release_is_set_aside_with_the_way_out(running: Runn
     assert "has format 3, and this release reads 1 to 1: run the release that wrote it" in reason
 
 
+def test_what_a_later_release_says_of_an_item_is_set_aside_and_what_the_one_before_says_holds(running: Running):
+    said = {"i7": b'{"hidden": true}', "i8": b'{"format": 3, "hidden": true}', "i9": b'{"hidden": true, "new": 1}'}
+    for id_, value in said.items():
+        running.producer.send(running.kafka.topics.items, value, key=id_.encode()).get(10)
+    running.wait(lambda: running.service.items.get("i9").hidden and running.service.items.set_aside > 0)
+    assert [running.service.items.get(id_).hidden for id_ in said] == [True, False, True]
+    reason = running.service.items.set_aside_last[-1]["reason"]
+    assert "it has format 3, and this release reads 1 to 1: run the release that wrote it" in reason
+    for id_ in said:
+        running.producer.send(running.kafka.topics.items, b'{"format": 1}', key=id_.encode()).get(10)
+    running.wait(lambda: not running.service.items.get("i9").hidden)
+
+
 def test_rows_that_are_not_finite_stay_out_and_those_beside_them_count(running: Running):
     vectors = np.ones((3, WIDTH))
     vectors[1, 2] = np.nan

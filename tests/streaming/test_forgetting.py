@@ -6,7 +6,7 @@ import contextlib
 import numpy as np
 import pandas as pd
 import pytest
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
 from kafka.admin import KafkaAdminClient
 
 from feature_repo.store import open_store
@@ -16,6 +16,7 @@ from model.partitioner import partitions_of
 from model.state import EntityState, is_nobody
 from serving.redis_reader import RedisReader
 from streaming.forgetting import ForgetWriter, read_forgotten, without
+from streaming.kafka.records import UnknownFormat
 from streaming.sink.online_writer import VIEWS, OnlineWriter
 from streaming.sink.rows import seeds
 from tests.conftest import PARTITIONS
@@ -167,6 +168,18 @@ def test_a_record_that_forgets_is_judged_as_a_click_is():
     )
     assert verdicts[0] == Forget(query_id="q0", forget_before=MOMENT)
     assert [v.kind for v in verdicts[1:] if isinstance(v, InvalidClick)] == ["key", "partition", "clock", "field"]
+
+
+def test_the_list_of_a_later_release_is_not_passed_over(kafka):
+    producer = KafkaProducer(**kafka.client)
+    for value in (b'{"before": 5}', b'{"before": 7, "format": 1, "new": 0}', b"not JSON"):
+        producer.send(kafka.topics.forgotten, value, key=b"q1").get(10)
+    assert read_forgotten(kafka) == {"q1": Forgotten(before=7)}
+    place = producer.send(kafka.topics.forgotten, b'{"before": 9, "format": 2}', key=b"q1").get(10)
+    producer.close()
+    where = rf"{kafka.topics.forgotten}-{place.partition} at {place.offset}: it has format 2, and this release reads 1"
+    with pytest.raises(UnknownFormat, match=where):
+        read_forgotten(kafka)
 
 
 def test_a_click_is_forgotten_by_its_place_or_by_its_time():
