@@ -43,10 +43,10 @@ RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --
 FROM build AS night-env
 RUN uv pip install --no-cache --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/night.lock \
     && uv pip install --no-cache --python /opt/dat/bin/python --no-deps /wheel/*.whl
-# Spark's Kafka connector, which a night elsewhere fetches from Maven Central.
+# Spark's Kafka connector and its file system on S3, which a night elsewhere fetches from Maven Central.
 RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless \
-    && /opt/dat/bin/python -c "import shutil; from cli.nightly import spark_kafka_jars; \
-from pathlib import Path; Path('/opt/dat/jars').mkdir(); [shutil.copy(jar, '/opt/dat/jars') for jar in spark_kafka_jars()]"
+    && /opt/dat/bin/python -c "import shutil; from cli.spark_jars import kafka_jars, s3_jars; \
+from pathlib import Path; Path('/opt/dat/jars').mkdir(); [shutil.copy(jar, '/opt/dat/jars') for jar in kafka_jars() + s3_jars()]"
 
 FROM ${BASE} AS role
 ARG BASE
@@ -55,7 +55,7 @@ RUN case "${RELEASE:+release}$BASE" in release*@sha256:*) ;; release*) echo "a r
 RUN apt-get update && apt-get install -y --no-install-recommends tini && rm -rf /var/lib/apt/lists/* \
     && groupadd --gid 10001 dat && useradd --uid 10001 --gid 10001 --no-create-home --home-dir /tmp dat \
     && install --directory --owner 10001 --group 10001 /data
-ENV PATH=/opt/dat/bin:$PATH DAT_HOME=/data HOME=/tmp PYTHONUNBUFFERED=1 DAT_LOG_FORMAT=json
+ENV PATH=/opt/dat/bin:$PATH DAT_HOME=/data DAT_SCRATCH=/data HOME=/tmp PYTHONUNBUFFERED=1 DAT_LOG_FORMAT=json
 WORKDIR /data
 VOLUME /data
 USER 10001:10001

@@ -51,6 +51,8 @@ def demo(
     It starts all it needs on this machine: a Kafka broker, a Feast repository, the updater, the retrieval service.
     """
     settings = load_settings(home=home, dataset=data)
+    if settings.home_url:
+        raise DemoError(f"a demo has all its processes here; give a folder with --home, not {settings.home_url}")
     _fresh_home(settings.home)
     with ExitStack() as stack:
         summary, url = _run(settings, stack, redis, port, clicks, ahead)
@@ -197,13 +199,12 @@ class _Day:
         from evaluation.ranks import rank_clicks
         from model.bundle_store import BundleStore
         from spark_jobs import train
-        from spark_jobs.training_set import folder_of
         from training.trained_model import TrainedModel
 
         self.settings = settings
         self.bundle = BundleStore(settings.home / "bundles").load()
         card = settings.card
-        self.clicks = train.read_clicks(folder_of(settings.home, date) / "test", card)
+        self.clicks = train.read_clicks(settings.home / "training_sets" / f"{date}" / "test", card)
         model = TrainedModel.of(self.bundle)
         test = train.clicks_for(model, self.clicks, train.read_catalogues(settings.home / "offline"), card)
         self.static_ranks = _top(rank_clicks(StaticDAT(model, test), test))

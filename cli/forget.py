@@ -42,7 +42,7 @@ def forget(
     from spark_jobs.land_kafka import Ledger
 
     root, before = settings.home.absolute(), _now(settings)
-    lake = root / "lake" / "clicks"
+    lake = settings.shared / "lake" / "clicks"
     listed = dict.fromkeys(query_ids, Forgotten(before=before))
     if kafka:
         listed = _tell(settings, query_ids, before)
@@ -51,7 +51,7 @@ def forget(
     learn(lake, listed, ledger.first if ledger else None)
     try:
         with FileLock(root / "nightly.lock", timeout=0):
-            done = rewrite(root, open_bundles(root, settings.bundles))
+            done = rewrite(root, open_bundles(root, settings.bundles), settings.shared)
     except Timeout:
         console.print("a night is running: the next one, or dat forget again, rewrites lake, features and bundles")
         return

@@ -27,32 +27,36 @@ def lake(
     settings = load_settings(home=home, dataset=data, bootstrap=bootstrap)
     claim_home(settings)
     check_disk(settings.home)
-    from cli.nightly import reach_kafka, spark_kafka_jars
+    from cli.nightly import reach_kafka
+    from cli.spark_jars import spark_jars
     from devstack.broker import java
     from spark_jobs.lake import LakeError, dates
     from spark_jobs.land_kafka import Ledger, land_new
-    from spark_jobs.session import spark_session
+    from spark_jobs.session import reach_store, spark_session
     from spark_jobs.shared_home import check_shared
 
     java()
     reach_kafka(settings)
     root, where, progress = settings.home.absolute(), settings.updater.bootstrap, TerminalProgress()
-    with spark_session(settings.night, root / "spark", spark_kafka_jars(settings.night.kafka_jars)) as spark:
-        check_shared(spark, root)
+    jars = spark_jars(settings.night.kafka_jars, True, settings.home_url)
+    with spark_session(settings.night, root / "spark", jars) as spark:
+        reach_store(spark, settings.shared)
+        check_shared(spark, settings.shared)
         if follow:
             console.print(f"landing clicks from {where} every {every}")
         with progress.stage("land clicks from Kafka"):
             ours = land_new(
                 spark,
                 settings.card,
-                root,
+                settings.shared,
                 settings.updater,
                 every if follow else None,
                 settings.night.lake_batch,
             )
         if not ours:
-            raise LakeError(f"another process lands clicks into {root / 'lake'}; end it first")
-        landed, ledger = dates(root / "lake" / "clicks"), Ledger.load(root / "lake" / "clicks")
+            raise LakeError(f"another process lands clicks into {settings.shared / 'lake'}; end it first")
+        clicks = settings.shared / "lake" / "clicks"
+        landed, ledger = dates(clicks), Ledger.load(clicks)
     for gap in ledger.gaps if ledger else ():
         console.print(f"[red]lost[/]: Kafka had deleted {gap} before they were landed")
     console.print(f"the lake has clicks of {len(landed)} days, to {landed[-1]}" if landed else "the lake is empty")

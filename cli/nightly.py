@@ -3,7 +3,6 @@
 import json
 import time
 from datetime import UTC, date, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -101,6 +100,7 @@ def run_night(
 
     claim_home(settings)
     check_disk(settings.home)
+    from cli.spark_jars import spark_jars
     from devstack.broker import java
     from feature_repo.source import dataset_folder
     from feature_repo.store import open_store, register
@@ -112,7 +112,7 @@ def run_night(
     card = settings.card
     # A registry of the night's own: a service that restarts meanwhile finds the one that its bundle was published with.
     store = open_store(settings.home, settings.redis, "night/registry.db")
-    register(store, card, settings.home)
+    register(store, card, settings.shared)
     return Night(
         home=settings.home.absolute(),
         card=card,
@@ -121,9 +121,10 @@ def run_night(
         progress=progress or TerminalProgress(),
         log=dataset_folder(card, settings.data, settings.home / "downloads").absolute() if log else None,
         kafka=settings.updater if kafka else None,
-        jars=spark_kafka_jars(settings.night.kafka_jars) if kafka else [],
-        before_publish=lambda: register(open_store(settings.home, settings.redis), card, settings.home),
+        jars=spark_jars(settings.night.kafka_jars, kafka, settings.home_url),
+        before_publish=lambda: register(open_store(settings.home, settings.redis), card, settings.shared),
         bundles_url=settings.bundles,
+        shared=settings.shared,
     ).run(day, again)
 
 
@@ -208,17 +209,3 @@ def _days(first: str | None, last: str | None, day_ms: int) -> list:
         raise typer.BadParameter(f"{last} is before {first}", param_hint="--to")
     step = max(1, day_ms // 86_400_000)
     return [start + timedelta(days=n) for n in range(0, (end - start).days + 1, step)]
-
-
-def spark_kafka_jars(folder: Path | None = None) -> list[Path]:
-    """Spark's Kafka connector, of the version of the installed Spark, less what Spark itself ships; from a folder, or
-    from Maven Central."""
-    if folder is not None:
-        return sorted(folder.glob("*.jar"))
-    import pyspark
-
-    from devstack.maven import fetch_jars
-
-    spark_jars = {path.name for path in (Path(pyspark.__file__).parent / "jars").glob("*.jar")}
-    found = fetch_jars(f"org.apache.spark:spark-sql-kafka-0-10_2.13:{pyspark.__version__}")
-    return [jar for jar in found if jar.name not in spark_jars]

@@ -5,7 +5,9 @@ from typing import Annotated
 
 import typer
 
-Home = Annotated[Path | None, typer.Option("--home", help="The system's home folder [DAT_HOME; default .dat].")]
+Home = Annotated[
+    str | None, typer.Option("--home", help="The system's home: a folder, or a URL [DAT_HOME; default .dat].")
+]
 Data = Annotated[str | None, typer.Option("--data", help="Dataset card: a name or a TOML file [DAT_DATASET].")]
 Bootstrap = Annotated[str | None, typer.Option("--bootstrap", help="The Kafka brokers, host:port[,host:port].")]
 Redis = Annotated[str | None, typer.Option("--redis", help="host:port of a Redis to answer online, instead of SQLite.")]

@@ -91,13 +91,11 @@ def claim_home(settings: Settings) -> None:
         CardError: it belongs to another dataset. OSError: it cannot be written.
     """
     settings.home.mkdir(parents=True, exist_ok=True)
-    mark = settings.home / "dataset"
+    mark = settings.shared / "dataset"
     name = settings.card.name
     if mark.is_file() and mark.read_text() != name:
-        raise CardError(
-            f"{settings.home} holds the dataset {mark.read_text()}, not {name}; give another folder with --home"
-        )
-    mark.write_text(name)
+        raise CardError(f"{settings.shared} holds the dataset {mark.read_text()}, not {name}; give another with --home")
+    mark.write_bytes(name.encode())
 
 
 def check_port(port: int) -> None:

@@ -68,8 +68,8 @@ def look(settings: Settings, service: str, metrics: str) -> Look:
     """See all parts once; none of them has to be there."""
     from kafka.errors import KafkaError
 
+    from feature_repo.object_store import StoreAway
     from model.bundle import BundleError
-    from model.object_store import StoreAway
     from model.shared_bundles import open_bundles
 
     shelf = open_bundles(settings.home, settings.bundles)

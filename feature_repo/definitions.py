@@ -4,10 +4,11 @@ import os
 from pathlib import Path
 
 from feature_repo.card import load_card
+from feature_repo.place import shared_place
 from feature_repo.store import write_empty_history
 from feature_repo.views import define
 
-_home = Path(os.environ.get("DAT_HOME", Path(__file__).parents[1] / ".dat")).absolute()
+_home = shared_place(os.environ.get("DAT_HOME", Path(__file__).parents[1] / ".dat"))
 _defined = define(load_card(os.environ.get("DAT_DATASET", "movielens-100k")), _home / "offline")
 write_empty_history(_defined, _home / "offline")
 

@@ -17,6 +17,7 @@ from feast.protos.feast.core.Registry_pb2 import Registry
 from feast.repo_config import RegistryConfig, RepoConfig
 
 from feature_repo.atomic import atomic_write
+from feature_repo.home_url import as_url, is_url, own_folder
 
 _TIMEOUT_S = 2
 
@@ -38,7 +39,10 @@ def online_store(home: Path, redis: str | None) -> dict[str, Any]:
 
 
 def _asked(repo: Path) -> Path:
-    return Path(os.environ.get("DAT_HOME") or repo.parent / ".dat").absolute()
+    home, scratch = os.environ.get("DAT_HOME"), os.environ.get("DAT_SCRATCH")
+    if home and is_url(home):
+        return own_folder(as_url(home), Path(scratch) if scratch else None)
+    return Path(home or repo.parent / ".dat").absolute()
 
 
 class AtomicRegistryStore(FileRegistryStore):

@@ -7,7 +7,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import yaml
 from feast import FeatureStore, FeatureView
 from feast.repo_config import RepoConfig
@@ -15,7 +14,9 @@ from feast.type_map import feast_value_type_to_pa
 
 from feature_repo.card import DatasetCard
 from feature_repo.home import online_store
+from feature_repo.place import Place, write_parquet
 from feature_repo.rows_format import FORMAT
+from feature_repo.table import whole, write_table
 from feature_repo.views import Definitions, define
 
 _YAML = Path(__file__).parent / "feature_store.yaml"
@@ -49,7 +50,7 @@ def history_schema(view: FeatureView) -> pa.Schema:
     return pa.schema([*fields, ("event_timestamp", stamp), ("created_timestamp", stamp)])
 
 
-def register(store: FeatureStore, card: DatasetCard, home: Path) -> None:
+def register(store: FeatureStore, card: DatasetCard, home: Place) -> None:
     """Register the card's definitions, unless they are as they were: who reads the file registry while it is written
     may find half of it, so a nightly run must not touch it without need.
     """
@@ -81,13 +82,14 @@ def refuse_older(online: Path) -> None:
             )
 
 
-def write_empty_history(definitions: Definitions, offline: Path) -> None:
+def write_empty_history(definitions: Definitions, offline: Place) -> None:
     """One empty Parquet file a view: a view without history reads as empty, where a missing file would fail."""
     for name, view in definitions.views.items():
-        file = offline / name / "_empty" / "schema.parquet"
-        if not file.exists():
-            file.parent.mkdir(parents=True, exist_ok=True)
-            pq.write_table(history_schema(view).empty_table(), file)
+        empty = offline / name / "_empty"
+        if not whole(empty).exists():
+            with write_table(empty) as folder:
+                folder.mkdir()
+                write_parquet(history_schema(view).empty_table(), folder / "schema.parquet")
 
 
 def service_fields(store: FeatureStore, name: str) -> dict[str, str]:

@@ -8,16 +8,17 @@ tower reads.
 
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 from typing import Any
 
 from feast import Entity, FeatureService, FeatureView, Field, FileSource, PushSource, ValueType
 from feast.types import Array, FeastType, Float32, Int64, String
 
 from feature_repo.card import DatasetCard, Side
+from feature_repo.place import Place
 from feature_repo.rows_format import FORMAT, TAG
 
 SIDES = ("query", "item")
+FILES = "*/*.parquet"  # of a view's folder
 _TYPES: dict[str, FeastType] = {
     "category": String,
     "categories": Array(String),
@@ -61,7 +62,7 @@ class Definitions:
         return [*self.entities.values(), *self.sources.values(), *self.views.values(), *self.services.values()]
 
 
-def define(card: DatasetCard, offline: Path) -> Definitions:
+def define(card: DatasetCard, offline: Place) -> Definitions:
     """Definitions for a card, whose batch sources are the Parquet folders ``offline/<view>``.
 
     Args:
@@ -82,7 +83,7 @@ def define(card: DatasetCard, offline: Path) -> Definitions:
             name = f"{side_name}_{short}"
             batch = FileSource(
                 name=f"{name}_history",
-                path=str(offline / name / "*" / "*.parquet"),
+                path=f"{offline / name}/{FILES}",
                 timestamp_field="event_timestamp",
                 created_timestamp_column="created_timestamp",
             )

@@ -3,8 +3,8 @@
 import logging
 import threading
 
+from feature_repo.object_store import StoreAway
 from model.bundle import BundleError
-from model.object_store import StoreAway
 from model.shared_bundles import SharedBundles
 
 log = logging.getLogger(__name__)

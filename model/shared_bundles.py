@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from feature_repo.atomic import atomic_write
+from feature_repo.object_store import ObjectStore
 from model.bundle import FORMAT, Bundle, BundleError, Manifest
 from model.bundle_index import BundleIndex, StoredBundle, StoredFile
 from model.bundle_store import BundleStore
-from model.object_store import ObjectStore
 
 log = logging.getLogger(__name__)
 INDEX = "bundles.json"

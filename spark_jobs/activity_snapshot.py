@@ -6,18 +6,18 @@ however many nights there have been.
 """
 
 import logging
-import shutil
-from pathlib import Path
 from typing import NamedTuple
 
 from pydantic import BaseModel, ValidationError
 from pyspark.sql import DataFrame, SparkSession
 
-from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard
+from feature_repo.place import Place
+from feature_repo.table import delete_table, whole, write_table
 from spark_jobs import activity, lake
 
 KEEP = 3
+MADE = "made.json"
 log = logging.getLogger(__name__)
 
 
@@ -37,7 +37,13 @@ class Activity(NamedTuple):
 
 
 def snapshot(
-    spark: SparkSession, folder: Path, clicks: DataFrame, landed: Path, card: DatasetCard, at_ms: int, keep: bool = True
+    spark: SparkSession,
+    folder: Place,
+    clicks: DataFrame,
+    landed: Place,
+    card: DatasetCard,
+    at_ms: int,
+    keep: bool = True,
 ) -> Activity:
     """The activity of all clicks before a moment.
 
@@ -64,25 +70,25 @@ def snapshot(
     }
     recent = activity.recent_items(new, card.history, lake.fold_order(card), earlier.recent if earlier else None)
 
-    with atomic_write(final) as staging:
+    with write_table(final) as staging:
         for name, rows in (*states.items(), ("recent", recent)):
             rows.write.parquet(str(staging / name))
         if keep:
             mark = Mark(counted=counted, dates=lake.before(card, dates, at_ms))
-            (staging / "made.json").write_text(mark.model_dump_json())
+            (staging / MADE).write_bytes(mark.model_dump_json().encode())
     for old in sorted(folder.glob("at=*"), key=_moment)[:-KEEP]:
         if old != final:
-            shutil.rmtree(old)
+            delete_table(old)
     return _read(spark, final)
 
 
-def is_kept(folder: Path, at_ms: int) -> bool:
+def is_kept(folder: Place, at_ms: int) -> bool:
     """Whether later nights may go on from a moment's snapshot."""
-    return (folder / f"at={at_ms}" / "made.json").is_file()
+    return (whole(folder / f"at={at_ms}") / MADE).is_file()
 
 
 def _newest(
-    spark: SparkSession, folder: Path, counted: str, dates: dict[str, str], card: DatasetCard, at_ms: int, retired: str
+    spark: SparkSession, folder: Place, counted: str, dates: dict[str, str], card: DatasetCard, at_ms: int, retired: str
 ) -> tuple[int, Activity | None]:
     """The newest usable snapshot up to a moment, and its own moment; 0 and None where there is none."""
     for path in sorted(folder.glob("at=*"), key=_moment, reverse=True):
@@ -90,7 +96,7 @@ def _newest(
         if moment > at_ms:
             continue
         try:
-            mark = Mark.model_validate_json((path / "made.json").read_text())
+            mark = Mark.model_validate_json((whole(path) / MADE).read_text())
         except (OSError, ValidationError):
             continue
         kept = {day: files for day, files in mark.dates.items() if day > retired}
@@ -99,9 +105,10 @@ def _newest(
     return 0, None
 
 
-def _moment(path: Path) -> int:
+def _moment(path: Place) -> int:
     return int(path.name.removeprefix("at="))
 
 
-def _read(spark: SparkSession, folder: Path) -> Activity:
-    return Activity(*(spark.read.parquet(str(folder / name)) for name in Activity._fields))
+def _read(spark: SparkSession, folder: Place) -> Activity:
+    made = whole(folder)
+    return Activity(*(spark.read.parquet(str(made / name)) for name in Activity._fields))

@@ -5,24 +5,24 @@ some files as they were, and the next run rewrites them.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from feature_repo.atomic import atomic_write
+from feature_repo.place import Place, read_parquet
+from feature_repo.table import delete_table, files_of_tables, whole, write_text
 from model.arrays import map_arrays
 from model.bundle_store import BundleStore
 from model.forgetting import Listed
 from model.state import EntityState
 from spark_jobs import lake as click_lake
 from spark_jobs import training_set
-from spark_jobs.activity_snapshot import Mark
+from spark_jobs.activity_snapshot import MADE, Mark
 from spark_jobs.forgotten import drop, known, leave_out, rewritten
 from spark_jobs.land_log import REPORT
 
@@ -52,77 +52,75 @@ class Rewritten:
         ]
 
 
-def rewrite(home: Path, bundles: BundleStore | None = None) -> Rewritten:
+def rewrite(home: Path, bundles: BundleStore | None = None, shared: Place | None = None) -> Rewritten:
     """Rewrite the lake, the features, the training sets and the bundles of a home without what the list names and was
     not rewritten yet. The caller holds ``nightly.lock``.
 
     Args:
         bundles: Those that the home shares; by default, those of its folder.
+        shared: Where the lake and all that comes of it is; by default, in the home.
     """
-    lake = home / "lake" / "clicks"
+    root: Place = shared or home
+    lake = root / "lake" / "clicks"
     listed = known(lake, unwritten=True)
     if not listed:
         return Rewritten()
     before = click_lake.fingerprints(lake)
     clicks = sum(leave_out(path, listed) for path in sorted(lake.glob("landing=*")))
     after = click_lake.fingerprints(lake)
-    for report in lake.glob(f"landing=log-*/{REPORT}"):
+    for report in files_of_tables(lake, f"landing=log-*/{REPORT}"):
         _rewrite_report(report, listed)
-    rows = _rewrite_activity(home / "activity", listed, before, after)
-    rows += sum(drop(view, listed) for view in (home / "offline").glob("*") if view.name != _CATALOGUE)
-    sets = _drop_sets(home, listed)
+    rows = _rewrite_activity(root / "activity", listed, before, after)
+    rows += sum(drop(view, listed) for view in (root / "offline").glob("*") if view.name != _CATALOGUE)
+    sets = _drop_sets(root, listed, home / "training")
     changed = (bundles or BundleStore(home / "bundles")).rewrite(lambda folder: _rewrite_bundle(folder, listed))
     rewritten(lake, listed)
     return Rewritten(len(listed), clicks, rows, sets, tuple(changed))
 
 
-def _rewrite_report(file: Path, listed: Listed) -> None:
+def _rewrite_report(file: Place, listed: Listed) -> None:
     """A landing's report shows some of its rows."""
     said = json.loads(file.read_text())
     shown = [row for row in said["examples"] if row["query_id"] not in listed]
     if shown != said["examples"]:
-        with atomic_write(file) as staging:
-            staging.write_text(json.dumps(said | {"examples": shown}, indent=1))
+        write_text(file, json.dumps(said | {"examples": shown}, indent=1))
 
 
-def _rewrite_activity(folder: Path, listed: Listed, before: dict[str, str], after: dict[str, str]) -> int:
+def _rewrite_activity(folder: Place, listed: Listed, before: dict[str, str], after: dict[str, str]) -> int:
     """Snapshots stay usable: what they count of other queries, and of items, is what the lake had when they were made,
     and its older days may be gone."""
     rows = 0
     for path in folder.glob("at=*"):
         rows += drop(path, listed)
-        mark = path / "made.json"
+        mark = whole(path) / MADE
         if mark.is_file():
             made = Mark.model_validate_json(mark.read_text())
             dates = {day: after.get(day, of) if before.get(day) == of else of for day, of in made.dates.items()}
             if dates != made.dates:
-                with atomic_write(mark) as staging:
-                    staging.write_text(made.model_copy(update={"dates": dates}).model_dump_json())
+                write_text(mark, made.model_copy(update={"dates": dates}).model_dump_json())
     return rows
 
 
-def _drop_sets(home: Path, listed: Listed) -> int:
+def _drop_sets(home: Place, listed: Listed, checkpoints: Path) -> int:
     """A set's rows name its queries by number: sets that hold one lose their rows, and a night makes them again."""
     dropped = 0
     for folder in (home / "training_sets").glob("*"):
         if any(_holds(folder / part, column, listed) for part, column in _WHERE):
             for part in training_set.PARTS:
-                shutil.rmtree(folder / part, ignore_errors=True)
+                delete_table(folder / part)
             dropped += 1
     if dropped:
-        shutil.rmtree(home / "training", ignore_errors=True)  # checkpoints of a night that did not end
+        delete_table(checkpoints)  # of a night that did not end
     return dropped
 
 
 _WHERE = (("queries", "id"), ("later", "query_id"), ("test", "query_id"))
 
 
-def _holds(folder: Path, column: str, listed: Listed) -> bool:
+def _holds(folder: Place, column: str, listed: Listed) -> bool:
     return any(
-        pc.any(
-            pc.is_in(pq.read_table(file, columns=[column], partitioning=None)[column], pa.array(list(listed)))
-        ).as_py()
-        for file in folder.glob("*.parquet")
+        pc.any(pc.is_in(read_parquet(file, [column])[column], pa.array(list(listed)))).as_py()
+        for file in whole(folder).glob("*.parquet")
     )
 
 

@@ -5,8 +5,10 @@ fixed: a moment that lies below that end is thus in the list. Its ``offset`` is 
 Each night it takes over the notes of :mod:`model.forget_notes`, too.
 """
 
+import hashlib
 import json
 import os
+import tempfile
 import uuid
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,13 +16,13 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 from filelock import FileLock
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from pydantic import BaseModel
 
-from feature_repo.atomic import atomic_write
+from feature_repo.place import Place, UrlPath, parquet_metadata, read_parquet, write_parquet
+from feature_repo.table import write_text
 from model.forget_notes import taken_notes
 from model.forgetting import Forgotten, Listed, remembered, take
 from model.settings.updater import KafkaConnection
@@ -38,7 +40,7 @@ class _List(BaseModel):
     queries: dict[str, _Entry] = {}
 
 
-def known(lake: Path, unwritten: bool = False) -> Listed:
+def known(lake: Place, unwritten: bool = False) -> Listed:
     """The list.
 
     Args:
@@ -47,7 +49,7 @@ def known(lake: Path, unwritten: bool = False) -> Listed:
     return {id_: one for id_, one in _read(lake).queries.items() if not (unwritten and one.rewritten)}
 
 
-def learn(lake: Path, said: Mapping[str, Forgotten], first: Mapping[int, int] | None = None) -> None:
+def learn(lake: Place, said: Mapping[str, Forgotten], first: Mapping[int, int] | None = None) -> None:
     """Put into the list what is said.
 
     Args:
@@ -64,11 +66,11 @@ def learn(lake: Path, said: Mapping[str, Forgotten], first: Mapping[int, int] | 
             _write(lake, _List(queries={**listed.queries, **{id_: placed[id_] for id_ in new}}))
 
 
-def take_notes(home: Path) -> None:
+def take_notes(home: Path, lake: Place) -> None:
     """Take over the notes that services have left in a home. The caller holds ``nightly.lock``."""
     listed, files = taken_notes(home)
     if listed:
-        learn(home / "lake" / "clicks", listed)
+        learn(lake, listed)
     for file in files:
         file.unlink()
 
@@ -78,7 +80,7 @@ def _the_same(before: Forgotten | None, one: Forgotten) -> bool:
     return before is not None and before.before == one.before and (before.offset is not None or one.offset is None)
 
 
-def rewritten(lake: Path, done: Listed) -> None:
+def rewritten(lake: Place, done: Listed) -> None:
     """Note that files were rewritten without some queries, as they were listed then."""
     with _changing(lake) as listed:
         changed = {
@@ -89,12 +91,21 @@ def rewritten(lake: Path, done: Listed) -> None:
         _write(lake, _List(queries={**listed.queries, **changed}))
 
 
+def lock_in(folder: Place, name: str) -> FileLock:
+    """A lock of a folder, which no two processes hold at a time; of a URL, no two of this machine."""
+    if isinstance(folder, UrlPath):
+        digest = hashlib.sha256(f"{folder} {name}".encode()).hexdigest()[:16]
+        return FileLock(Path(tempfile.gettempdir()) / f"dat-{digest}.lock", timeout=-1)
+    folder.mkdir(parents=True, exist_ok=True)
+    return FileLock(Path(str(folder)) / name)
+
+
 class _changing:
     """The list, which nobody else changes meanwhile."""
 
-    def __init__(self, lake: Path):
+    def __init__(self, lake: Place):
         lake.mkdir(parents=True, exist_ok=True)
-        self._lake, self._lock = lake, FileLock(lake / f".{_FILE}.lock")
+        self._lake, self._lock = lake, lock_in(lake, f".{_FILE}.lock")
 
     def __enter__(self) -> _List:
         self._lock.acquire()
@@ -104,14 +115,13 @@ class _changing:
         self._lock.release()
 
 
-def _read(lake: Path) -> _List:
+def _read(lake: Place) -> _List:
     file = lake / _FILE
     return _List.model_validate_json(file.read_text()) if file.is_file() else _List()
 
 
-def _write(lake: Path, listed: _List) -> None:
-    with atomic_write(lake / _FILE) as staging:
-        staging.write_text(json.dumps(listed.model_dump(), indent=1))
+def _write(lake: Place, listed: _List) -> None:
+    write_text(lake / _FILE, json.dumps(listed.model_dump(), indent=1))
 
 
 def read_topic(connection: KafkaConnection) -> Listed:
@@ -143,16 +153,16 @@ def read_topic(connection: KafkaConnection) -> Listed:
     return listed
 
 
-def leave_out(folder: Path, listed: Listed) -> int:
+def leave_out(folder: Place, listed: Listed) -> int:
     """Rewrite the Parquet files of clicks under a folder without what is forgotten; returns how many clicks went."""
     gone = 0
     ids = pa.array(list(listed), pa.string())
     for file in sorted(folder.rglob("*.parquet")) if listed else ():
-        found = pq.read_table(file, columns=["query_id"], partitioning=None)["query_id"]
+        found = read_parquet(file, ["query_id"])["query_id"]
         at = pc.indices_nonzero(pc.is_in(found, ids)).to_numpy()
         if not len(at):
             continue
-        rows = pq.read_table(file, partitioning=None)
+        rows = read_parquet(file)
         names = [name for name in ("partition", "offset") if name in rows.schema.names]
         some = rows.select(["query_id", "event_time", *names]).take(pa.array(at)).to_pydict()
         none = [None] * len(at)
@@ -167,28 +177,32 @@ def leave_out(folder: Path, listed: Listed) -> int:
     return gone
 
 
-def drop(folder: Path, ids: Listed, column: str = "query_id") -> int:
+def drop(folder: Place, ids: Listed, column: str = "query_id") -> int:
     """Rewrite the Parquet files under a folder without the rows of some queries; returns how many rows went. Files that
     lack the column stay."""
     gone = 0
     for file in sorted(folder.rglob("*.parquet")):
-        if column not in pq.read_schema(file).names:
+        if column not in parquet_metadata(file).schema.to_arrow_schema().names:
             continue
-        found = pq.read_table(file, columns=[column], partitioning=None)[column]
+        found = read_parquet(file, [column])[column]
         theirs = pc.is_in(found, pa.array(list(ids), found.type))
         if pc.any(theirs).as_py():
-            rows = pq.read_table(file, partitioning=None)
+            rows = read_parquet(file)
             replace(file, rows.filter(pc.invert(theirs)))
             gone += pc.sum(theirs).as_py()
     return gone
 
 
-def replace(file: Path, rows: pa.Table) -> None:
-    """Put rows in the place of a file's, in one step. The file then gets a name of its own: who remembers files by
-    their names must see that it is another."""
+def replace(file: Place, rows: pa.Table) -> None:
+    """Put rows in the place of a file's, in one step. On a disk the file then gets a name of its own: who remembers
+    files by their names must see that it is another. An object keeps its name, and has a time of its own."""
+    found = parquet_metadata(file)
+    group = found.row_group(0).num_rows if found.num_row_groups else None
+    if not isinstance(file, Path):
+        write_parquet(rows, file, group or None)
+        return
     staging = file.with_name(f".{file.name}.writing")
-    group = pq.read_metadata(file).row_group(0).num_rows if pq.read_metadata(file).num_row_groups else None
-    pq.write_table(rows, staging, row_group_size=group or None)
+    write_parquet(rows, staging, group or None)
     with staging.open("rb") as written:
         os.fsync(written.fileno())
     file.with_name(f".{file.name}.crc").unlink(missing_ok=True)  # Hadoop's checksum, of what was there

@@ -11,20 +11,20 @@ No landing holds clicks that are forgotten (:mod:`spark_jobs.forgotten`); what l
 
 import hashlib
 import re
-import shutil
 from collections.abc import Iterable
 from datetime import date, datetime, timedelta
-from pathlib import Path
+from typing import NamedTuple
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
+from pyarrow.parquet import FileMetaData
 from pyspark.sql import Column, DataFrame, Observation, SparkSession
 from pyspark.sql import functions as F
 
-from feature_repo.atomic import atomic_write
 from feature_repo.card import CardError, DatasetCard
 from feature_repo.event_rule import EventRule
+from feature_repo.place import Place, UrlPath, parquet_metadata, read_parquet
+from feature_repo.table import delete_table, files_of_tables, table_of, write_table, write_text
 from model.click import EARLIEST_MS, LATEST_MS
 from model.newest_day import DayCount
 from model.windows import begins, day_of
@@ -54,11 +54,11 @@ def _once(clicks: DataFrame, *within: str) -> DataFrame:
     return once.select(*within, "event_id", "click.*")
 
 
-def land(clicks: DataFrame, card: DatasetCard, lake: Path, landing: str) -> None:
+def land(clicks: DataFrame, card: DatasetCard, lake: Place, landing: str) -> None:
     """Write a landing's valid clicks by event date, in place of what it wrote before; none that are forgotten."""
     dated = clicks.where(valid()).withColumn("date", day_column(card, F.col("event_time")))
     by_date = spread(_once(dated, "date"), card).sortWithinPartitions("date", "event_time", "event_id")
-    with atomic_write(lake / f"landing={landing}") as folder:
+    with write_table(lake / f"landing={landing}") as folder:
         write_counted(by_date, folder)
         leave_out(folder, known(lake))
 
@@ -69,7 +69,7 @@ def spread(rows: DataFrame, card: DatasetCard) -> DataFrame:
     return rows.repartition(F.floor(F.col("event_time") / F.lit(max(1, card.day_ms // PARTS_A_DAY))))
 
 
-def write_counted(rows: DataFrame, folder: Path) -> int:
+def write_counted(rows: DataFrame, folder: Place) -> int:
     """Write rows by their ``date``, and read back how many there are; returns that.
 
     Raises:
@@ -78,7 +78,7 @@ def write_counted(rows: DataFrame, folder: Path) -> int:
     counted = Observation()
     counted_rows = rows.observe(counted, F.count(F.lit(1)).alias("rows"))
     counted_rows.write.partitionBy("date").parquet(str(folder))
-    found = sum(pq.read_metadata(file).num_rows for file in folder.glob("date=*/*.parquet"))
+    found = sum(parquet_metadata(file).num_rows for file in folder.glob("date=*/*.parquet"))
     if found != counted.get["rows"]:
         raise LakeError(
             f"Spark wrote {counted.get['rows']:,} clicks and {found:,} are in {folder.parent}, so nothing was landed: "
@@ -87,107 +87,128 @@ def write_counted(rows: DataFrame, folder: Path) -> int:
     return found
 
 
-def compact(spark: SparkSession, card: DatasetCard, lake: Path) -> int:
+def compact(spark: SparkSession, card: DatasetCard, lake: Place) -> int:
     """Make one sorted landing of every date that several share; returns how many dates that were.
 
     The new landing has a name of its own and appears whole; only then are the date's older ones deleted. A crash in
     between leaves events that landed twice, which readers drop and the next compaction removes.
     """
-    topic = {date: [name for name in names if not _of_log(name)] for date, names in landings(lake).items()}
-    crowded = {date: names for date, names in topic.items() if len(names) > 1}
-    numbers = [int(found[1]) for path in lake.glob("landing=*") if (found := re.fullmatch(_COMPACTED, path.name))]
-    target = lake / f"landing=compacted-{max(numbers, default=0) + 1:06d}"
-    for day, names in sorted(crowded.items()):
-        once = _once(_read(spark, lake, [lake / name / day for name in names]))
-        with atomic_write(target / day) as folder:
-            spread(once, card).sortWithinPartitions("event_time", "event_id").write.parquet(str(folder))
+    landed = landings(lake)
+    topic = {date: [one for one in parts if not one.of_log] for date, parts in kept(lake).items()}
+    crowded = {date: parts for date, parts in topic.items() if len(parts) > 1}
+    last = max((int(found[1]) for one in landed if (found := re.fullmatch(_COMPACTED, one.name))), default=0)
+    for number, (day, parts) in enumerate(sorted(crowded.items()), last + 1):
+        once = _once(_read(spark, lake, parts))
+        with write_table(lake / f"landing=compacted-{number:06d}") as folder:
+            by_time = spread(once, card).sortWithinPartitions("event_time", "event_id")
+            by_time.write.parquet(str(folder / f"date={day}"))
             leave_out(folder, known(lake))
-        for name in names:
-            shutil.rmtree(lake / name / day)
-            if not any((lake / name).glob("date=*")):
-                shutil.rmtree(lake / name)
+        for one in parts:
+            delete_table(one.folder)
+            landed.remove(one)
+            if not any(other.name == one.name for other in landed):
+                delete_table(lake / one.name)
     return len(crowded)
 
 
 _COMPACTED = r"landing=compacted-(\d+)"
 
 
-def landings(lake: Path) -> dict[str, list[str]]:
-    """The landings of each date that the lake keeps: ``{"date=2023-11-15": ["landing=log-000001", …]}``."""
-    found: dict[str, list[str]] = {}
-    last = f"date={retired(lake)}"
-    for path in sorted(lake.glob("landing=*/date=*")):
-        if path.name > last:
-            found.setdefault(path.name, []).append(path.parent.name)
+class Landing(NamedTuple):
+    """What a landing holds of a date."""
+
+    date: str
+    name: str
+    """Of the landing's table: ``landing=log-000001``."""
+    folder: Place
+    files: tuple[Place, ...]
+
+    @property
+    def of_log(self) -> bool:
+        return self.name.startswith("landing=log-")
+
+
+def landings(lake: Place) -> list[Landing]:
+    """All that there is of landings, in order of their names and dates."""
+    found: dict[tuple[str, str], list[Place]] = {}
+    for file in files_of_tables(lake, "landing=*/date=*/*.parquet"):
+        landing = table_of(file.parent.parent).name
+        found.setdefault((landing, file.parent.name.removeprefix("date=")), []).append(file)
+    return [Landing(day, name, files[0].parent, tuple(files)) for (name, day), files in sorted(found.items())]
+
+
+def kept(lake: Place) -> dict[str, list[Landing]]:
+    """The landings of each date that the lake keeps."""
+    found: dict[str, list[Landing]] = {}
+    last = retired(lake)
+    for one in landings(lake):
+        if one.date > last:
+            found.setdefault(one.date, []).append(one)
     return found
 
 
-def retired(lake: Path) -> str:
+def retired(lake: Place) -> str:
     """The last date whose clicks :func:`retire` has deleted; empty: none was."""
     mark = lake / _RETIRED
     return mark.read_text() if mark.is_file() else ""
 
 
-def retire(lake: Path, card: DatasetCard, moment_ms: int) -> list[str]:
+def retire(lake: Place, card: DatasetCard, moment_ms: int) -> list[str]:
     """Delete the clicks of all dates that end before a moment; returns the dates. Clicks that come later for such a
     date are not kept either."""
     last = (day_of(card, moment_ms) - timedelta(milliseconds=card.day_ms)).isoformat()
-    old = [name for name in landings(lake) if name <= f"date={last}"]
+    old = [day for day in kept(lake) if day <= last]
     if old:
-        with atomic_write(lake / _RETIRED) as staging:
-            staging.write_text(last)
-    for path in lake.glob("landing=*/date=*"):
-        if path.name <= f"date={retired(lake)}":
-            shutil.rmtree(path)
-    return [name.removeprefix("date=") for name in old]
+        write_text(lake / _RETIRED, last)
+    last = retired(lake)
+    for one in landings(lake):
+        if one.date <= last:
+            delete_table(one.folder)
+    return old
 
 
 _RETIRED = "retired"
 
 
-def _of_log(landing: str) -> bool:
-    return landing.startswith("landing=log-")
-
-
-def dates(lake: Path) -> list[str]:
+def dates(lake: Place) -> list[str]:
     """The dates that have clicks, ``YYYY-MM-DD``, in order."""
-    return sorted(date.removeprefix("date=") for date in landings(lake))
+    return sorted(kept(lake))
 
 
-def files_of(lake: Path, since: str = "") -> list[Path]:
+def files_of(lake: Place, since: str = "") -> list[Place]:
     """The files of the dates from one on, in order of landing and date."""
-    folders = sorted(
-        lake / name / day for day, names in landings(lake).items() if day >= f"date={since}" for name in names
-    )
-    return [file for folder in folders for file in sorted(folder.glob("*.parquet"))]
+    parts = [one for day, parts in kept(lake).items() if day >= since for one in parts]
+    return [file for one in sorted(parts, key=lambda one: (one.name, one.date)) for file in one.files]
 
 
-def day_counts(lake: Path, newest: int) -> list[DayCount]:
+def day_counts(lake: Place, newest: int) -> list[DayCount]:
     """The newest dates that have clicks, in order, with how many and the last one's time."""
     counts: dict[str, tuple[int, int]] = {}
     for file in files_of(lake, (["", *dates(lake)])[-newest:][0]):
         count, last = counts.get(file.parent.name, (0, 0))
-        metadata = pq.read_metadata(file)
+        metadata = parquet_metadata(file)
         counts[file.parent.name] = count + metadata.num_rows, max(last, _last(file, metadata))
     days = sorted((name.removeprefix("date="), *found) for name, found in counts.items() if found[0])
     return [(date.fromisoformat(day), count, last) for day, count, last in days]
 
 
-def _last(file: Path, metadata: pq.FileMetaData) -> int:
+def _last(file: Place, metadata: FileMetaData) -> int:
     """The time of a file's last click, which its end tells."""
     at = metadata.schema.names.index("event_time")
     ends = [metadata.row_group(number).column(at).statistics for number in range(metadata.num_row_groups)]
     if all(found is not None and found.has_min_max for found in ends):
         return max((found.max for found in ends), default=0)
-    times = pq.read_table(file, columns=["event_time"], partitioning=None)["event_time"]
+    times = read_parquet(file, ["event_time"])["event_time"]
     return pc.max(times).as_py() or 0
 
 
-def fingerprints(lake: Path) -> dict[str, str]:
-    """What the files of each date are, by name and size: a file's name is its own, and files do not change."""
+def fingerprints(lake: Place) -> dict[str, str]:
+    """What the files of each date are, by name and size: a file's name is its own, and files do not change. An object
+    may, at another time: :func:`spark_jobs.forgotten.replace`."""
     found: dict[str, list] = {}
     for file in files_of(lake):
-        found.setdefault(file.parent.name.removeprefix("date="), []).append((file.name, file.stat().st_size))
+        time = (file.stat().st_mtime_ns,) if isinstance(file, UrlPath) else ()
+        found.setdefault(file.parent.name.removeprefix("date="), []).append((file.name, file.stat().st_size, *time))
     return {date: hashlib.sha256(repr(files).encode()).hexdigest()[:16] for date, files in found.items()}
 
 
@@ -196,16 +217,16 @@ def before(card: DatasetCard, dates: dict[str, str], moment_ms: int) -> dict[str
     return {day: of for day, of in dates.items() if begins(card, datetime.fromisoformat(day)) < moment_ms}
 
 
-def read_rows(spark: SparkSession, lake: Path) -> DataFrame | None:
+def read_rows(spark: SparkSession, lake: Place) -> DataFrame | None:
     """All rows of all landings, events that landed twice included; None if nothing has landed."""
-    folders = [lake / name / date for date, names in landings(lake).items() for name in names]
-    return _read(spark, lake, folders) if folders else None
+    parts = [one for parts in kept(lake).values() for one in parts]
+    return _read(spark, lake, parts) if parts else None
 
 
-def _read(spark: SparkSession, lake: Path, folders: list[Path]) -> DataFrame:
+def _read(spark: SparkSession, lake: Place, parts: list[Landing]) -> DataFrame:
     """Rows with their ``date``, by which Spark passes over folders without a look at their files."""
     # The schema is given: Spark would take it from any one file, and read a column that others lack as null.
-    rows = spark.read.schema(_SCHEMA).option("basePath", str(lake)).parquet(*map(str, folders))
+    rows = spark.read.schema(_SCHEMA).option("basePath", str(lake)).parquet(*(str(one.folder) for one in parts))
     return rows.select(*COLUMNS, "date")
 
 
@@ -234,7 +255,7 @@ def between(card: DatasetCard, start_ms: int, end_ms: int) -> Column:
     return F.col("date").between(first, last) & F.col("event_time").between(start_ms, end_ms - 1)
 
 
-def check_files(files: Iterable[Path]) -> int:
+def check_files(files: Iterable[Place]) -> int:
     """Look at the end of some files, which Parquet writes last; returns how many clicks they say they have.
 
     Raises:
@@ -243,7 +264,7 @@ def check_files(files: Iterable[Path]) -> int:
     clicks = 0
     for file in files:
         try:
-            metadata = pq.read_metadata(file)
+            metadata = parquet_metadata(file)
         except (pa.ArrowInvalid, OSError) as error:
             raise LakeError(
                 f"{file} is damaged ({str(error).splitlines()[0]}); delete it and land its clicks again"
@@ -256,7 +277,7 @@ def check_files(files: Iterable[Path]) -> int:
     return clicks
 
 
-def read_lake(spark: SparkSession, card: DatasetCard, lake: Path, signals: bool = False, since: str = "") -> DataFrame:
+def read_lake(spark: SparkSession, card: DatasetCard, lake: Place, signals: bool = False, since: str = "") -> DataFrame:
     """All clicks, each event once, whatever landed it: columns ``COLUMNS``, ``date``, and ``weight``, what
     each counts as.
 
@@ -269,7 +290,7 @@ def read_lake(spark: SparkSession, card: DatasetCard, lake: Path, signals: bool 
     Raises:
         CardError: nothing has landed. LakeError: a file is damaged.
     """
-    found = landings(lake)
+    found = kept(lake)
     if not found:
         raise CardError(
             f"the click lake {lake} is empty: nothing has landed, or no row of the log was kept; `dat data check CARD` "
@@ -280,9 +301,9 @@ def read_lake(spark: SparkSession, card: DatasetCard, lake: Path, signals: bool 
     if not spark.sparkContext.getConf().contains("spark.sql.shuffle.partitions"):
         partitions = max(spark.sparkContext.defaultParallelism, clicks_since // 500_000)
         spark.conf.set("spark.sql.shuffle.partitions", partitions)
-    once = {date for date, names in found.items() if len(names) == 1 or all(map(_of_log, names))}
-    alone = [lake / name / date for date, names in found.items() if date in once for name in names]
-    shared = [lake / name / date for date, names in found.items() if date not in once for name in names]
+    once = {date for date, parts in found.items() if len(parts) == 1 or all(one.of_log for one in parts)}
+    alone = [one for date, parts in found.items() if date in once for one in parts]
+    shared = [one for date, parts in found.items() if date not in once for one in parts]
     parts = [_read(spark, lake, alone)] if alone else []
     if shared:
         parts.append(_once(_read(spark, lake, shared), "date"))

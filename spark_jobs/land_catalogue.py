@@ -3,17 +3,17 @@
 from pathlib import Path
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard
+from feature_repo.place import Place, read_parquet, write_parquet
 from feature_repo.reader.catalogue import load_catalogue
 from feature_repo.reader.report import CatalogueReport
+from feature_repo.table import whole, write_table
 
 ROWS, REPORT = "rows.parquet", "report.json"
 
 
-def land_catalogue(card: DatasetCard, folder: Path, side_name: str, target: Path) -> CatalogueReport:
+def land_catalogue(card: DatasetCard, folder: Path, side_name: str, target: Place) -> CatalogueReport:
     """Read a side's catalogue into ``target``, in place of the one there, and count what differs between the two.
 
     Raises:
@@ -21,13 +21,14 @@ def land_catalogue(card: DatasetCard, folder: Path, side_name: str, target: Path
     """
     catalogue = load_catalogue(card, folder, side_name)
     report = catalogue.report
-    if (target / ROWS).is_file():
-        report = report.model_copy(update=_changes(pq.read_table(target / ROWS), catalogue.rows))
+    before = whole(target) / ROWS
+    if before.is_file():
+        report = report.model_copy(update=_changes(read_parquet(before), catalogue.rows))
 
-    with atomic_write(target) as staging:
+    with write_table(target) as staging:
         staging.mkdir(parents=True)
-        pq.write_table(catalogue.rows, staging / ROWS)
-        (staging / REPORT).write_text(report.model_dump_json(indent=1))
+        write_parquet(catalogue.rows, staging / ROWS)
+        (staging / REPORT).write_bytes(report.model_dump_json(indent=1).encode())
     return report
 
 

@@ -20,11 +20,10 @@ import time
 from collections.abc import Iterable, Iterator
 from datetime import UTC, date, datetime
 from operator import attrgetter
-from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from pydantic import BaseModel
@@ -33,12 +32,13 @@ from pyspark.sql import Column, DataFrame, SparkSession
 from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
-from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard
+from feature_repo.place import Place
+from feature_repo.table import write_text
 from model.click import Click, ClickValidator, Record
 from model.settings.updater import UpdaterConfig
-from spark_jobs.forgotten import learn, read_topic
-from spark_jobs.lake import LakeError, compact, land, read_rows
+from spark_jobs.forgotten import learn, lock_in, read_topic
+from spark_jobs.lake import LakeError, compact, land, landings, read_rows
 
 log = logging.getLogger(__name__)
 Vector = dict[int, int]
@@ -67,13 +67,12 @@ class Ledger(BaseModel):
     gaps: list[Gap] = []
 
     @classmethod
-    def load(cls, lake: Path) -> "Ledger | None":
+    def load(cls, lake: Place) -> "Ledger | None":
         file = lake / _LEDGER
         return cls.model_validate_json(file.read_text()) if file.is_file() else None
 
-    def save(self, lake: Path) -> None:
-        with atomic_write(lake / _LEDGER) as staging:
-            staging.write_text(self.model_dump_json(indent=2))
+    def save(self, lake: Place) -> None:
+        write_text(lake / _LEDGER, self.model_dump_json(indent=2))
 
     def cut(self, day: str) -> Vector | None:
         """The cut of a date; None: nothing of it or after it has landed."""
@@ -84,7 +83,7 @@ class Ledger(BaseModel):
 _LEDGER = "kafka.json"
 
 
-def offsets_at(lake: Path, day: date) -> Vector:
+def offsets_at(lake: Place, day: date) -> Vector:
     """Where the updater begins for a bundle of a date: for each partition of the topic as it is now, an offset.
 
     Nothing if the lake has never landed a topic. See the contract above.
@@ -95,13 +94,13 @@ def offsets_at(lake: Path, day: date) -> Vector:
     return {p: max(0, at - ledger.first.get(p, 0)) for p, at in _cut(ledger, lake, day).items()}
 
 
-def is_whole(lake: Path, day: date) -> bool:
+def is_whole(lake: Place, day: date) -> bool:
     """Whether the state of a bundle of a date holds all that has landed, as :func:`in_state` would find."""
     ledger = Ledger.load(lake)
     return ledger is None or _cut(ledger, lake, day) == ledger.next
 
 
-def in_state(lake: Path, day: date) -> Column:
+def in_state(lake: Place, day: date) -> Column:
     """Which rows of the lake belong to the state of a bundle of a date. See the contract above."""
     ledger = Ledger.load(lake)
     state = F.col("partition").isNull()
@@ -110,7 +109,7 @@ def in_state(lake: Path, day: date) -> Column:
     return state
 
 
-def _cut(ledger: Ledger, lake: Path, day: date) -> Vector:
+def _cut(ledger: Ledger, lake: Place, day: date) -> Vector:
     vector = ledger.cut(day.isoformat())
     if vector is None:
         vector = ledger.cuts[day.isoformat()] = dict(ledger.next)
@@ -119,7 +118,7 @@ def _cut(ledger: Ledger, lake: Path, day: date) -> Vector:
 
 
 def land_new(
-    spark: SparkSession, card: DatasetCard, home: Path, config: UpdaterConfig, every: str | None = None,
+    spark: SparkSession, card: DatasetCard, home: Place, config: UpdaterConfig, every: str | None = None,
     at_most: int = 2_000_000,
 ) -> bool:  # fmt: skip
     """:func:`land_kafka` into a home's lake, then :func:`spark_jobs.lake.compact`; one process at a time.
@@ -133,7 +132,7 @@ def land_new(
     lake = home / "lake" / "clicks"
     lake.mkdir(parents=True, exist_ok=True)
     try:
-        with FileLock(home / "lake" / "lock", timeout=0):
+        with lock_in(home / "lake", "lock").acquire(timeout=0):
             land_kafka(spark, card, config, lake, at_most)
             while every is not None:
                 time.sleep(pd.Timedelta(every).total_seconds())
@@ -145,7 +144,7 @@ def land_new(
 
 
 def land_kafka(
-    spark: SparkSession, card: DatasetCard, config: UpdaterConfig, lake: Path, at_most: int = 2_000_000
+    spark: SparkSession, card: DatasetCard, config: UpdaterConfig, lake: Place, at_most: int = 2_000_000
 ) -> None:
     """Land what has arrived on the click topic since the last time.
 
@@ -178,10 +177,9 @@ def land_kafka(
                 raise LakeError(f"{where} could not be landed: {str(error).splitlines()[0]}") from error
             ledger.next = {p: ledger.first[p] + offset for p, offset in stop.items()}
             today = datetime.now(UTC).date().isoformat()
-            for path in (lake / f"landing={name}").glob("date=*"):
-                day = path.name.removeprefix("date=")
-                if day <= today:
-                    ledger.cuts.setdefault(day, dict(ledger.next))
+            for one in landings(lake):
+                if one.name == f"landing={name}" and one.date <= today:
+                    ledger.cuts.setdefault(one.date, dict(ledger.next))
         ledger.save(lake)
         if stop == extent.ends:
             return
@@ -216,14 +214,14 @@ def _extent(config: UpdaterConfig, topic: str) -> _Extent:
     )
 
 
-def _recovered(spark: SparkSession, lake: Path, extent: _Extent) -> Ledger:
+def _recovered(spark: SparkSession, lake: Place, extent: _Extent) -> Ledger:
     """The ledger of a lake that has lost it, or has none yet: it goes on behind the rows that it has."""
     ledger = Ledger(topic_id=extent.topic_id)
     rows = read_rows(spark, lake)
     if rows is not None:
         last = rows.where(F.col("partition").isNotNull()).groupBy("partition").agg(F.max("offset"))
         ledger.next = {partition: offset + 1 for partition, offset in last.collect()}
-        days = {path.name.removeprefix("date=") for path in lake.glob("landing=*/date=*")} if ledger.next else ()
+        days = {one.date for one in landings(lake)} if ledger.next else ()
         ledger.cuts = {day: dict(ledger.next) for day in days}
     return ledger
 

@@ -6,7 +6,6 @@ read again. Rows that the lake has already, by their event id, are counted and l
 """
 
 import hashlib
-import shutil
 from collections import Counter
 from collections.abc import Callable, Collection
 from contextlib import ExitStack
@@ -17,20 +16,21 @@ from tempfile import TemporaryDirectory
 from pydantic import BaseModel, ConfigDict
 from pyspark.sql import SparkSession
 
-from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard
+from feature_repo.place import Place
 from feature_repo.reader import profile
 from feature_repo.reader.clicks import ROWS_A_FILE, Staged, stage
 from feature_repo.reader.files import TABLE, find
 from feature_repo.reader.report import ReadReport
-from feature_repo.reader.text import literal, literals
+from feature_repo.reader.text import literal
+from feature_repo.table import dataset, delete_table, files_of_tables, upload_files, write_table
 from model.click import EARLIEST_MS
 from model.settings.night import Rules
 from spark_jobs import land_log_on_spark
 from spark_jobs.day_column import date_sql
 from spark_jobs.forgotten import known as known_forgotten
 from spark_jobs.forgotten import leave_out
-from spark_jobs.lake import check_files
+from spark_jobs.lake import Landing, check_files, landings
 from spark_jobs.validate import check_log
 
 REPORT = "report.json"
@@ -85,38 +85,38 @@ class LogSummary(BaseModel):
     problems: list[str]
 
 
-def summary(lake: Path) -> LogSummary | None:
+def summary(lake: Place) -> LogSummary | None:
     """The sum of the landings of log files; None if there are none."""
-    landings = reports(lake)
-    if not landings:
+    landed = reports(lake)
+    if not landed:
         return None
     dropped: Counter[str] = Counter()
     corrected: Counter[str] = Counter()
-    for report in landings:
+    for report in landed:
         dropped.update(report.dropped)
         corrected.update(report.corrected)
-    only = landings[0] if len(landings) == 1 else None
+    only = landed[0] if len(landed) == 1 else None
     return LogSummary(
-        rows_read=sum(report.rows_read for report in landings),
-        rows=sum(report.landed for report in landings),
+        rows_read=sum(report.rows_read for report in landed),
+        rows=sum(report.landed for report in landed),
         queries=only and only.queries,
         items=only and only.items,
-        already_landed=sum(report.rows - report.landed for report in landings),
+        already_landed=sum(report.rows - report.landed for report in landed),
         dropped=dropped,
-        duplicates=sum(report.duplicates for report in landings),
+        duplicates=sum(report.duplicates for report in landed),
         corrected=corrected,
-        problems=[problem for report in landings for problem in report.problems],
+        problems=[problem for report in landed for problem in report.problems],
     )
 
 
-def reports(lake: Path) -> list[LandingReport]:
+def reports(lake: Place) -> list[LandingReport]:
     """The reports of the landings of log files that the lake holds, in order."""
-    files = sorted(lake.glob(f"landing=log-*/{REPORT}"))
+    files = files_of_tables(lake, f"landing=log-*/{REPORT}")
     return [LandingReport.model_validate_json(file.read_text()) for file in files]
 
 
 def land_log(
-    card: DatasetCard, folder: Path, lake: Path, rules: Rules, again: bool = False, spark: SparkSession | None = None
+    card: DatasetCard, folder: Path, lake: Place, rules: Rules, again: bool = False, spark: SparkSession | None = None
 ) -> LandingReport | None:
     """Land what is new in a card's log files; None if nothing is.
 
@@ -147,12 +147,13 @@ def land_log(
     paths = None if card.clicks.sql else {folder / file.path: file.number for file in changed}
     number = max((int(report.landing.removeprefix("log-")) for report in earlier), default=0) + 1
     landing = f"log-{number:06d}"
-    kept = [path for path in lake.glob("landing=*") if not (stale and path.name.startswith("landing=log-"))]
+    kept = [one for one in landings(lake) if not (stale and one.of_log)]
     with ExitStack() as stack:
         if spark:
-            lake.parent.mkdir(parents=True, exist_ok=True)
-            scratch = Path(stack.enter_context(TemporaryDirectory(prefix=".reading-", dir=lake.parent)))
-            rows, facts = land_log_on_spark.read_log(spark, card, folder, paths or {}, scratch / "rows")
+            scratch = lake.parent / ".reading"  # where executors write what this process reads; a killed night's goes
+            delete_table(scratch)
+            stack.callback(delete_table, scratch)
+            rows, facts = land_log_on_spark.read_log(spark, card, folder, paths or {}, scratch)
             report, write = profile.report(card, facts), partial(land_log_on_spark.write, rows, card, kept)
             missing = partial(land_log_on_spark.missing, rows, kept)
         else:
@@ -161,7 +162,7 @@ def land_log(
             missing = partial(_missing, staged, kept)
         check_log(report, rules)
         report = report.model_copy(update={"problems": [*report.problems, *_lost(card, changed, known, missing)]})
-        with atomic_write(lake / f"landing={landing}") as target:
+        with write_table(lake / f"landing={landing}") as target:
             landed = write(target)
             landed -= leave_out(target, known_forgotten(lake))
             shown = [row for row in report.examples if row["query_id"] not in known_forgotten(lake)]
@@ -172,10 +173,11 @@ def land_log(
                 landed=landed,
                 read=files if stale else changed,
             )
-            (target / REPORT).write_text(counted.model_dump_json(indent=1))
+            (target / REPORT).write_bytes(counted.model_dump_json(indent=1).encode())
             if stale:
-                for path in lake.glob("landing=log-*"):
-                    shutil.rmtree(path)
+                for path in list(lake.glob("landing=log-*")):
+                    if path.name != f"landing={landing}":
+                        delete_table(path)
     return counted
 
 
@@ -229,19 +231,28 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(staged: Staged, card: DatasetCard, landings: list[Path], target: Path) -> int:
-    """Write the rows that the lake does not have; returns how many."""
+def _write(staged: Staged, card: DatasetCard, kept: list[Landing], target: Place) -> int:
+    """Write the rows that the lake does not have; returns how many. An object store gets them from a disk."""
+    if isinstance(target, Path):
+        target.mkdir(parents=True)
+        return _write_new(staged, card, kept, target)
+    with TemporaryDirectory(prefix="dat-landing-") as scratch:
+        rows = _write_new(staged, card, kept, Path(scratch))
+        upload_files(Path(scratch), target)
+    return rows
+
+
+def _write_new(staged: Staged, card: DatasetCard, kept: list[Landing], target: Path) -> int:
     sql = staged.sql
-    target.mkdir(parents=True)
     rows = f"({_in_order(staged.kept)})" if card.clicks.timeless else f"({staged.kept})"
     sql.execute(f"CREATE VIEW dated AS SELECT *, {date_sql(card, 'event_time')} AS date FROM {rows}")
     dates = [date for (date,) in sql.execute("SELECT DISTINCT date FROM dated").fetchall()]
-    there = [str(file) for path in landings for date in dates for file in (path / f"date={date}").glob("*.parquet")]
+    there = [file for one in kept if one.date in dates for file in one.files]
     new = "dated"
-    check_files(map(Path, there))
+    check_files(there)
     if there:
-        has = f"SELECT event_id FROM read_parquet({literals(there)}, hive_partitioning=false)"
-        new = f"dated WHERE event_id NOT IN ({has})"
+        sql.register("lake_has", dataset(there))
+        new = "dated WHERE event_id NOT IN (SELECT event_id FROM lake_has)"
     # A file's name is its own: who remembers a date by its files' names must not take one landing for another.
     row = sql.execute(
         f'COPY (SELECT event_id, query_id, item_id, event_time, NULL::INTEGER AS partition, NULL::BIGINT AS "offset", '
@@ -268,15 +279,15 @@ def _lost(
     ]
 
 
-def _missing(staged: Staged, landings: list[Path], numbers: list[int]) -> Counts:
+def _missing(staged: Staged, kept: list[Landing], numbers: list[int]) -> Counts:
     """By a file's number how many rows the lake has of it that it no longer has."""
-    there = [str(file) for path in landings for file in path.glob("date=*/*.parquet") if path.match("landing=log-*")]
+    there = [file for one in kept if one.of_log for file in one.files]
     if not there:
         return {}
+    staged.sql.register("log_had", dataset(there))
+    lost = f"file IN ({', '.join(map(str, numbers))}) AND event_id NOT IN (SELECT event_id FROM ({staged.kept}))"
     rows = staged.sql.execute(
-        f"SELECT position // {ROWS_A_FILE} AS file, count(*) FROM read_parquet({literals(there)}, "
-        f"hive_partitioning=false) WHERE file IN ({', '.join(map(str, numbers))}) "
-        f"AND event_id NOT IN (SELECT event_id FROM ({staged.kept})) GROUP BY 1"
+        f"SELECT position // {ROWS_A_FILE} AS file, count(*) FROM log_had WHERE {lost} GROUP BY 1"
     ).fetchall()
     return {int(file): count for file, count in rows}
 

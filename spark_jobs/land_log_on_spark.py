@@ -16,12 +16,13 @@ from pyspark.sql import functions as F
 from pyspark.sql.pandas.types import from_arrow_schema
 
 from feature_repo.card import CardError, DatasetCard
+from feature_repo.place import Place
 from feature_repo.reader.clicks import ROWS_A_FILE, Staged, stage, stage_batches
 from feature_repo.reader.faults import refuse
 from feature_repo.reader.files import TABLE
 from feature_repo.reader.profile import EXAMPLES, Facts, facts_of
 from spark_jobs.day_column import day_column
-from spark_jobs.lake import COLUMNS, spread, write_counted
+from spark_jobs.lake import COLUMNS, Landing, spread, write_counted
 
 SCHEMA = pa.schema(
     [
@@ -34,7 +35,7 @@ SCHEMA = pa.schema(
 
 
 def read_log(
-    spark: SparkSession, card: DatasetCard, folder: Path, files: dict[Path, int], scratch: Path
+    spark: SparkSession, card: DatasetCard, folder: Path, files: dict[Path, int], scratch: Place
 ) -> tuple[DataFrame, Facts]:
     """The rows of some files that are kept, each event once, and the facts of the reading.
 
@@ -131,9 +132,9 @@ def _together(files: list[Facts], once: DataFrame, card: DatasetCard) -> Facts:
     )
 
 
-def missing(rows: DataFrame, landings: list[Path], numbers: list[int]) -> dict[int, int]:
+def missing(rows: DataFrame, kept: list[Landing], numbers: list[int]) -> dict[int, int]:
     """By a file's number how many rows the lake has of it that are not among some rows."""
-    there = [str(file) for path in landings for file in path.glob("date=*") if path.match("landing=log-*")]
+    there = [str(one.folder) for one in kept if one.of_log]
     if not there:
         return {}
     landed = rows.sparkSession.read.schema("event_id string, position long").parquet(*there)
@@ -142,12 +143,12 @@ def missing(rows: DataFrame, landings: list[Path], numbers: list[int]) -> dict[i
     return {row["file"]: row["count"] for row in lost.collect()}
 
 
-def write(rows: DataFrame, card: DatasetCard, landings: list[Path], target: Path) -> int:
+def write(rows: DataFrame, card: DatasetCard, kept: list[Landing], target: Place) -> int:
     """Write the rows that the lake does not have by date; returns how many."""
     spark, none = rows.sparkSession, F.lit(None)
     dated = rows.withColumn("date", day_column(card, F.col("event_time")))
     dates = [row["date"] for row in dated.select("date").distinct().collect()]
-    there = [str(path / f"date={date}") for path in landings for date in dates if (path / f"date={date}").is_dir()]
+    there = [str(one.folder) for one in kept if one.date in dates]
     if there:
         dated = dated.join(spark.read.schema("event_id string").parquet(*there), "event_id", "anti")
     full = dated.withColumns({"partition": none.cast("int"), "offset": none.cast("long")}).select(*COLUMNS, "date")

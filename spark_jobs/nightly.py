@@ -18,7 +18,6 @@ Each step writes whole or not at all; training goes on from its checkpoint; the 
 
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
@@ -33,7 +32,9 @@ from pyspark.sql import functions as F
 
 from evaluation import closed_form_choice
 from feature_repo.card import DatasetCard
+from feature_repo.place import Place, UrlPath
 from feature_repo.store import service_fields
+from feature_repo.table import delete_table, whole
 from model.bundle import Bundle
 from model.closed_form_choice import ClosedFormChoice
 from model.newest_day import LOOKED_AT, newest_day
@@ -53,7 +54,7 @@ from spark_jobs.land_catalogue import land_catalogue
 from spark_jobs.leave_last_out import cut_by, lay_out, leave_last_out
 from spark_jobs.progress import Clock, Progress, steps
 from spark_jobs.run_log import NightSummary
-from spark_jobs.session import is_local, side_by_side, spark_session
+from spark_jobs.session import is_local, reach_store, side_by_side, spark_session
 from spark_jobs.shared_home import check_shared
 from spark_jobs.validate import check_card, check_days, check_features, check_known, check_set
 from training.bring_up import at_cut
@@ -87,12 +88,14 @@ class Night:
     """The inputs of a run.
 
     Args:
+        home: The home; or where it is a URL, this machine's folder for what is its own.
         config: With the card's model and negatives: :meth:`model.settings.settings.Settings.night_of`.
         log: The folder of the dataset's log files, or None to use what has landed.
         kafka: Where to land new clicks from, or None. ``jars``: Spark's connector for it.
         before_publish: Called before a bundle goes into service. What is registered for the service changes here and
             not earlier: until then it must be able to start on the bundle that it has.
         bundles_url: Where bundles are published, if it is not the home.
+        shared: Where lake, features, training sets and records are; None: in the home.
     """
 
     home: Path
@@ -105,11 +108,14 @@ class Night:
     jars: list[Path] = field(default_factory=list)
     before_publish: Callable[[], None] = lambda: None
     bundles_url: str | None = None
+    shared: Place | None = None
 
     def __post_init__(self) -> None:
         self.clock, self.master = Clock(self.progress), ""
-        self.lake, self.offline = self.home / "lake" / "clicks", self.home / "offline"
+        self.root: Place = self.shared or self.home
+        self.lake, self.offline = self.root / "lake" / "clicks", self.root / "offline"
         self.bundles = open_bundles(self.home, self.bundles_url)
+        self.checkpoints = self.home / "training"
 
     def run(self, day: date | None = None, again: bool = False) -> NightSummary:
         """Run all steps.
@@ -134,10 +140,11 @@ class Night:
             with self.clock.stage("start Spark"):
                 spark = stack.enter_context(spark_session(self.config, self.home / "spark", self.jars))
             self.master = spark.sparkContext.master or ""
-            check_shared(spark, self.home)
+            reach_store(spark, self.root)
+            check_shared(spark, self.root)
             self._land(spark, again)
             day = day or self._newest_day()
-            folder, made_from = training_set.folder_of(self.home, day), self._made_from(day)
+            folder, made_from = training_set.folder_of(self.root, day), self._made_from(day)
             card = training_set.data_card(folder)
             finished = card if card is not None and card["made_from"] == made_from else None
             if finished and not again and (record := self._finished(day, finished)):
@@ -147,10 +154,11 @@ class Night:
         return self._train_and_publish(day, folder, again)
 
     def _land(self, spark: SparkSession, again: bool) -> None:
-        take_notes(self.home)
+        take_notes(self.home, self.lake)
         if self.log:
             with self.clock.stage("land what is new in the log"):
-                cluster = None if is_local(spark) else spark
+                on_one = is_local(spark) and not isinstance(self.lake, UrlPath)
+                cluster = None if on_one else spark
                 landing = land_log.land_log(self.card, self.log, self.lake, self.config.rules, again, cluster)
             for line in landing.lines() if landing else ():
                 self.progress.tell(line)
@@ -159,15 +167,15 @@ class Night:
                     self.progress.tell(problem)
         if self.kafka:
             with self.clock.stage("land new clicks from Kafka"):
-                land_kafka.land_new(spark, self.card, self.home, self.kafka, at_most=self.config.lake_batch)
-        for line in rewrite(self.home, self.bundles).lines():
+                land_kafka.land_new(spark, self.card, self.root, self.kafka, at_most=self.config.lake_batch)
+        for line in rewrite(self.home, self.bundles, self.root).lines():
             self.progress.tell(line)
         spark.catalog.clearCache()  # a session that an earlier night used knows files by their folders' names
 
     def _made_from(self, day: date) -> str:
         """A hash of all that a training set depends on: the lake, the cut, the card, the catalogues, the settings."""
         config, card = self.config, self.card
-        catalogues = [training_set.sha256(self._catalogue(side)) for side in SIDES]
+        catalogues = [training_set.sha256(whole(self._catalogue(side))) for side in SIDES]
         known = [
             self._dates(day), land_kafka.offsets_at(self.lake, day), card.model_dump(mode="json"),
             catalogues, cut_by(card, config), config.window_days,
@@ -226,7 +234,7 @@ class Night:
             f"{dates[0]} to {dates[-1]}; choose another --date"
         )
 
-    def _build(self, cut: Cut, folder: Path, made_from: str) -> None:
+    def _build(self, cut: Cut, folder: Place, made_from: str) -> None:
         """Steps 2 to 4: check the clicks, write features and training set."""
         card, config, clock, span = self.card, self.config, self.clock, cut.span
         spark = cut.window.sparkSession
@@ -237,7 +245,7 @@ class Night:
         with clock.stage("write features for Feast"):
             catalogues = {side: features.read_profiles(spark, card, self._catalogue(side), side) for side in SIDES}
             known = snapshot(
-                spark, self.home / "activity", cut.before, self.lake, card, span.start if days else 0, cut.all_counted
+                spark, self.root / "activity", cut.before, self.lake, card, span.start if days else 0, cut.all_counted
             )
             self._write_features(cut, catalogues, known)
             check_features(self.offline, card)
@@ -246,16 +254,17 @@ class Night:
             training_set.write(
                 cut.window, cut.later, cut.test, known, catalogues, card, span, negatives, config.seed, folder
             )
-            check_set(folder, span, negatives)
+            rows = training_set.on_disk(folder, self.home)
+            check_set(rows, span, negatives)
             described = {
                 "date": folder.name, "start": span.start, "cut": span.cut, "end": span.end,
                 "cut_by": cut_by(card, config), "negatives": config.negatives, "seed": config.seed,
-                **describe(folder, card, training_set.last_card(folder)),
+                **describe(rows, card, training_set.last_card(folder)),
             }  # fmt: skip
             described["days"] = -((described["first_click"] - span.cut) // card.day_ms)
             log = land_log.summary(self.lake)
             described |= {"log": log and log.model_dump(), "made_from": made_from}
-            described["sha256"] = training_set.sha256(folder)
+            described["sha256"] = training_set.sha256(rows)
             check_card(described, card, config.rules)
             training_set.write_card(folder, described)
 
@@ -270,9 +279,9 @@ class Night:
             jobs.append(partial(features.write_history, rows, self.offline, f"{side}_activity"))
         side_by_side(cut.window.sparkSession, *jobs)
 
-    def _catalogue(self, side: str) -> Path:
+    def _catalogue(self, side: str) -> Place:
         """Where a side's catalogue is landed."""
-        folder = self.home / "lake" / "catalogues" / side
+        folder = self.root / "lake" / "catalogues" / side
         if self.log is None and not folder.exists():
             raise NightError("no catalogue has been landed: run a night with --log first")
         return folder
@@ -289,7 +298,7 @@ class Night:
 
     def _finished(self, day: date, card: dict) -> NightSummary | None:
         """The night's record, if it is of this training set (by its data card) and of these settings."""
-        record = run_log.read(self.home, day)
+        record = run_log.read(self.root, day)
         if record is None or record.inputs != self._inputs(day, card, record.parent):
             return None
         return record.model_copy(update={"stages": self.clock.seconds, "spark_master": self.master})
@@ -308,13 +317,13 @@ class Night:
             return parent if self.bundles.manifest(parent).lineage.get("cut_by") == "last-out" else None
         return parent
 
-    def _train_and_publish(self, day: date, folder: Path, again: bool) -> NightSummary:
+    def _train_and_publish(self, day: date, folder: Place, again: bool) -> NightSummary:
         """Steps 5 to 10, for a finished training set."""
         card, config = training_set.data_card(folder), self.config
         assert card is not None, f"{folder} is not finished"
         if not again and (record := self._finished(day, card)):
             return record
-        record, parent = run_log.read(self.home, day), self._parent(card)
+        record, parent = run_log.read(self.root, day), self._parent(card)
         version = train.version_of(day.isoformat(), card, config.model, parent)
         if version in self.bundles.versions():  # an earlier run ended between publishing and its record
             earlier = Verdict(verdict="published", reason="published by an earlier run of the same night")
@@ -325,27 +334,28 @@ class Night:
         else:
             metrics, verdict = self._train(folder, card, version, parent, day)
         with self.clock.stage("load the catalogues online"):
-            publish.load_profiles(self.store, self.offline, self.home / "loaded", again)
+            publish.load_profiles(self.store, self.offline, self.root / "loaded", again)
         summary = NightSummary(
             date=day, training_set_sha256=card["sha256"], rows=card["rows"], days=card["days"],
             log=card.get("log"), stages=self.clock.seconds, bundle=version, gate=verdict, metrics=metrics,
             parent=parent, spark_master=self.master,
             inputs=self._inputs(day, card, parent),
         )  # fmt: skip
-        run_log.write(self.home, summary)
-        shutil.rmtree(self.home / "training", ignore_errors=True)
-        training_set.prune(self.home, config.keep_sets)
+        run_log.write(self.root, summary)
+        delete_table(self.checkpoints)
+        training_set.prune(self.root, config.keep_sets)
         start = self._span(day).start
-        if config.keep_days and is_kept(self.home / "activity", start):
+        if config.keep_days and is_kept(self.root / "activity", start):
             lake.retire(self.lake, self.card, start - config.keep_days * self.card.day_ms)
         return summary
 
     def _train(
-        self, folder: Path, card: dict, version: str, parent: str | None, day: date
+        self, folder: Place, card: dict, version: str, parent: str | None, day: date
     ) -> tuple[dict[str, float], Verdict]:
         """Train, evaluate, judge and publish; the experiment is logged whatever the verdict."""
         config, clock, cut_ms = self.config, self.clock, card["cut"]
-        data = TrainingSet.load(folder, self.card)
+        rows = training_set.on_disk(folder, self.home)
+        data = TrainingSet.load(rows, self.card)
         with clock.stage("compare the training set with Feast"):
             check_against_feast(self.store, data, config.model.batch_size)
         initial = self.bundles.load(parent) if parent else None
@@ -356,12 +366,12 @@ class Night:
             model = fit(
                 data, closed_form_choice.with_choice(config.model, choice), cut_ms=cut_ms, initial=initial,
                 on_epoch=lambda report: advance(1),
-                checkpoint_file=self.home / "training" / f"{version}.pt",
+                checkpoint_file=self.checkpoints / f"{version}.pt",
             )  # fmt: skip
-        reports, evidence = self._evaluate(model, data, card, folder, initial)
+        reports, evidence = self._evaluate(model, data, card, rows, initial)
         verdict = judge(model, evidence, config)
         catalogues = train.read_catalogues(self.offline)
-        model = train.fold_later(model, train.read_clicks(folder / "later", self.card), catalogues, self.card)
+        model = train.fold_later(model, train.read_clicks(rows / "later", self.card), catalogues, self.card)
         services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}
         offsets = land_kafka.offsets_at(self.lake, day)
         bundle = train.make_bundle(model, version, self.card, card, offsets, services, reports, parent, choice)
@@ -387,7 +397,7 @@ class Night:
             return held
         with self.clock.stage("choose the closed form's weight", model.epochs) as advance:
             return closed_form_choice.choose(
-                data, model, lambda report: advance(1), self.home / "training" / f"{version}-held-out.pt"
+                data, model, lambda report: advance(1), self.checkpoints / f"{version}-held-out.pt"
             )
 
     def _why_cut(self, cut: str) -> str:
@@ -396,10 +406,10 @@ class Night:
         return f"{cut}: the log has {'no times, only an order' if self.card.clicks.timeless else 'times'}"
 
     def _evaluate(
-        self, model: TrainedModel, data: TrainingSet, card: dict, folder: Path, in_service: Bundle | None
+        self, model: TrainedModel, data: TrainingSet, card: dict, rows: Path, in_service: Bundle | None
     ) -> tuple[dict, Evidence]:
         """Reports by name, and what the gate decides by."""
-        test = train.read_clicks(folder / "test", self.card).slice(0, self.config.test_clicks)
+        test = train.read_clicks(rows / "test", self.card).slice(0, self.config.test_clicks)
         # Clicks that were left out of the window have no order after its end in which they could be folded in.
         kinds: tuple[str, ...] = ("static", "live")
         where = "the newest day"

@@ -1,11 +1,11 @@
 """What each night did, ``nights/<date>.json``: where a re-run finds that it has nothing to do."""
 
 from datetime import date
-from pathlib import Path
 
 from pydantic import BaseModel, ValidationError
 
-from feature_repo.atomic import atomic_write
+from feature_repo.place import Place
+from feature_repo.table import write_text
 from spark_jobs.gate import Verdict
 from spark_jobs.land_log import LogSummary
 
@@ -33,11 +33,11 @@ class NightSummary(BaseModel):
     """All that the verdict depends on."""
 
 
-def _file(home: Path, day: date) -> Path:
+def _file(home: Place, day: date) -> Place:
     return home / "nights" / f"{day.isoformat()}.json"
 
 
-def read(home: Path, day: date) -> NightSummary | None:
+def read(home: Place, day: date) -> NightSummary | None:
     """A night's record; None if there is none, or none that this release can read."""
     file = _file(home, day)
     try:
@@ -46,7 +46,6 @@ def read(home: Path, day: date) -> NightSummary | None:
         return None
 
 
-def write(home: Path, summary: NightSummary) -> None:
+def write(home: Place, summary: NightSummary) -> None:
     """Put a record in the place of the date's last one, in one step."""
-    with atomic_write(_file(home, summary.date)) as staging:
-        staging.write_text(summary.model_dump_json(indent=2))
+    write_text(_file(home, summary.date), summary.model_dump_json(indent=2))

@@ -19,6 +19,7 @@ from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from feature_repo.place import Place, UrlPath
 from model.settings.night import NightConfig
 
 ALWAYS = {
@@ -58,6 +59,25 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
             Py4JError, OSError
         ):  # after an interrupted call the JVM may not answer: it ends with us
             spark.stop()
+
+
+def reach_store(spark: SparkSession, home: Place) -> None:
+    """Have Spark find a home by URL where Arrow does. What Spark itself was told of the store counts."""
+    if not isinstance(home, UrlPath) or not str(home).startswith("s3:"):
+        return
+    endpoint, said = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL"), spark.sparkContext
+    ours = {
+        "fs.s3a.endpoint": endpoint,
+        "fs.s3a.path.style.access": "true" if endpoint else None,
+        "fs.s3a.endpoint.region": os.environ.get("AWS_REGION") or os.environ.get("AWS_DEFAULT_REGION"),
+    }
+    hadoop = said._jsc.hadoopConfiguration()
+    hadoop.setClassLoader(spark._jsparkSession.sharedState().jarClassLoader())  # jars may have come after the start
+    for name, value in ours.items():
+        if value and not said.getConf().contains(f"spark.hadoop.{name}"):
+            hadoop.set(name, value)
+    if hadoop.get("fs.s3.impl") is None:  # some clouds' Spark has one of its own
+        hadoop.set("fs.s3.impl", "org.apache.hadoop.fs.s3a.S3AFileSystem")
 
 
 def is_local(spark: SparkSession) -> bool:

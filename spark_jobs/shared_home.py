@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pyspark.sql import SparkSession
 
+from feature_repo.place import Place
 from spark_jobs.session import is_local
 
 
@@ -13,13 +14,14 @@ class SharedHomeError(RuntimeError):
     """The home folder is not one place for driver and executors. The message says what to do."""
 
 
-def check_shared(spark: SparkSession, home: Path) -> None:
+def check_shared(spark: SparkSession, home: Place) -> None:
     """Let tasks on the executors see a file of the driver's and write one each; the driver must find them all.
+    A home by URL is where it is for all of them.
 
     Raises:
         SharedHomeError: some executor has another folder at that path, or none, or may not write to it.
     """
-    if is_local(spark):
+    if is_local(spark) or not isinstance(home, Path):
         return
     probe = home / f".probe-{uuid.uuid4().hex}"
     probe.mkdir()
@@ -31,8 +33,8 @@ def check_shared(spark: SparkSession, home: Path) -> None:
         if failed or lost:
             raise SharedHomeError(
                 f"executors of {spark.sparkContext.master} do not have {home} as the driver has it "
-                f"({failed[0] if failed else 'what they write does not arrive'}): give a home on a file system that is "
-                "mounted on all machines at one path (NFS, EFS, Filestore, Azure Files), with --home or DAT_HOME"
+                f"({failed[0] if failed else 'what they write does not arrive'}): give a home by URL "
+                "(s3://…), or one that is mounted on all machines at one path, with --home or DAT_HOME"
             )
     finally:
         for path in probe.glob("*"):

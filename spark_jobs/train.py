@@ -16,6 +16,8 @@ from evaluation.metrics import Metrics, Report, report
 from evaluation.ranks import rank_clicks
 from evaluation.test_clicks import TestClicks, extend, make_test
 from feature_repo.card import DatasetCard
+from feature_repo.place import Place
+from feature_repo.table import dataset, whole
 from model.bundle import Bundle, Manifest, now
 from model.closed_form_choice import ClosedFormChoice
 from model.event_weights import weights_of
@@ -45,10 +47,12 @@ def read_clicks(folder: Path, card: DatasetCard) -> pa.Table:
     return in_fold_order(pq.read_table(folder), card)
 
 
-def read_catalogues(offline: Path) -> dict[str, pa.Table]:
+def read_catalogues(offline: Place) -> dict[str, pa.Table]:
     """Both catalogues as the night wrote them for Feast, with their key called ``id``."""
     return {
-        side: pq.read_table(offline / f"{side}_profile" / "part=all").rename_columns({f"{side}_id": "id"})
+        side: dataset(sorted(whole(offline / f"{side}_profile" / "part=all").glob("*.parquet")))
+        .to_table()
+        .rename_columns({f"{side}_id": "id"})
         for side in ("query", "item")
     }
 

@@ -13,20 +13,20 @@ No job collects the log: a driver sees counts, and of the items from when each e
 import hashlib
 import io
 import json
-import shutil
 from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
-from feature_repo.atomic import atomic_write
 from feature_repo.card import DatasetCard, Side
+from feature_repo.place import Place, open_parquet
+from feature_repo.table import delete_table, download_files, whole, write_table, write_text
 from model.windows import Window
 from spark_jobs.activity_snapshot import Activity
 from spark_jobs.lake import fold_order
@@ -77,7 +77,7 @@ def numbered(rows: DataFrame, order: list[str]) -> DataFrame:
 
 def write(
     window: DataFrame, later: DataFrame, test: DataFrame, activity: Activity, catalogues: dict[str, DataFrame],
-    card: DatasetCard, span: Window, negatives: int, seed: int, folder: Path,
+    card: DatasetCard, span: Window, negatives: int, seed: int, folder: Place,
 ) -> None:  # fmt: skip
     """Write the tables, in place of earlier ones; the data card comes later.
 
@@ -117,7 +117,7 @@ def write(
         if rows is not None:
             order = ["row"] if "row" in rows.columns else fold_order(card)
             ordered = rows.orderBy(*order).drop("row")
-            with atomic_write(folder / name) as staging:
+            with write_table(folder / name) as staging:
                 ordered.write.parquet(str(staging))
     items.unpersist()
     queries.unpersist()
@@ -139,7 +139,7 @@ def _side(rows: DataFrame, activity: DataFrame, catalogue: DataFrame, side: Side
 
 
 def with_negatives(
-    clicks: DataFrame, card: DatasetCard, since: np.ndarray, negatives: int, seed: int, span: Window, folder: Path
+    clicks: DataFrame, card: DatasetCard, since: np.ndarray, negatives: int, seed: int, span: Window, folder: Place
 ) -> None:
     """Write the clicks with their negatives, in the order of the fold over files in the order of their names.
 
@@ -180,58 +180,78 @@ def with_negatives(
     weighed = "weight float, " if weight else ""
     schema = f"file string, query int, item int, event_time long, {weighed}negatives array<int>"
     rows = ordered.mapInArrow(run, schema)
-    with atomic_write(folder) as staging:
+    with write_table(folder) as staging:
         rows.write.option("parquet.block.size", ROW_GROUP).partitionBy("file").parquet(str(staging))
     exists.destroy()
 
 
-def write_card(folder: Path, card: dict) -> None:
+def write_card(folder: Place, card: dict) -> None:
     """Write the data card, which says that the set is finished."""
-    with atomic_write(folder / "card.json") as staging:
-        staging.write_text(json.dumps(card, indent=2))
+    write_text(folder / "card.json", json.dumps(card, indent=2))
 
 
-def last_card(folder: Path) -> dict | None:
+def last_card(folder: Place) -> dict | None:
     """The data card of the newest earlier set beside this one."""
     earlier = sorted(path for path in folder.parent.glob("*/card.json") if path.parent.name < folder.name)
     return json.loads(earlier[-1].read_text()) if earlier else None
 
 
-def data_card(folder: Path) -> dict | None:
+def data_card(folder: Place) -> dict | None:
     """The data card of a finished training set, of which no more may have been kept; None if it is not finished."""
     path = folder / "card.json"
     return json.loads(path.read_text()) if path.is_file() else None
 
 
-def has_rows(folder: Path) -> bool:
+def has_rows(folder: Place) -> bool:
     """Whether the rows of a finished set are still kept."""
-    return (folder / "clicks").is_dir()
+    return whole(folder / "clicks").is_dir()
 
 
-def prune(home: Path, keep: int) -> None:
+def on_disk(folder: Place, scratch: Path) -> Path:
+    """A set's rows where the trainer reads them: epoch after epoch, so that those in an object store are copied once.
+
+    Args:
+        scratch: A folder of this machine, for the copy; copies of other sets go.
+    """
+    if isinstance(folder, Path):
+        return folder
+    tables = {name: whole(folder / name) for name in PARTS}
+    copy = scratch / "training_sets" / folder.name
+    mark, asked = copy / "copied.json", json.dumps({name: str(table) for name, table in tables.items()})
+    if not mark.is_file() or mark.read_text() != asked:
+        delete_table(copy.parent)
+        with ThreadPoolExecutor(8, "copy-set") as pool:
+            for copied in [pool.submit(download_files, table, copy / name) for name, table in tables.items()]:
+                copied.result()
+        write_text(mark, asked)
+    return copy
+
+
+def prune(home: Place, keep: int) -> None:
     """Delete the rows of all but the newest sets. The data cards stay, to measure drift from."""
     made = sorted(path.parent for path in folder_of(home, date.min).parent.glob("*/clicks"))
     for folder in made[:-keep]:
         for part in PARTS:
-            shutil.rmtree(folder / part, ignore_errors=True)
+            delete_table(folder / part)
 
 
-def folder_of(home: Path, day: date) -> Path:
+def folder_of(home: Place, day: date) -> Place:
     return home / "training_sets" / day.isoformat()
 
 
-def sha256(folder: Path) -> str:
+def sha256(folder: Place) -> str:
     """One hash over the rows of the Parquet files of a folder, in order of their paths' folders and contents.
 
     Of the rows, not of the bytes: the JVM writes a column's list of encodings in an order that changes by the run.
     """
-    digests = sorted((str(file.parent.relative_to(folder)), _rows_sha256(file)) for file in folder.rglob("*.parquet"))
+    length = len(str(folder)) + 1
+    digests = sorted((str(file.parent)[length:] or ".", _rows_sha256(file)) for file in folder.rglob("*.parquet"))
     return hashlib.sha256(repr(digests).encode()).hexdigest()
 
 
-def _rows_sha256(file: Path) -> str:
+def _rows_sha256(file: Place) -> str:
     digest = hashlib.sha256()
-    with pq.ParquetFile(file) as rows:
+    with open_parquet(file) as rows:
         schema = rows.schema_arrow.remove_metadata()
         with _Hashed(digest) as sink, pa.ipc.new_stream(pa.PythonFile(sink, "w"), schema) as stream:
             for batch in rows.iter_batches():

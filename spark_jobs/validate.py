@@ -4,7 +4,7 @@ Rows are checked where they lie: pandera's schemas run as DuckDB queries over th
 counts and examples comes into memory. What days must be like as a whole is checked on a row a day.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import NoReturn
@@ -18,7 +18,9 @@ from pyspark.sql import DataFrame
 from pyspark.sql import functions as F
 
 from feature_repo.card import DatasetCard, Side
+from feature_repo.place import Place
 from feature_repo.reader.report import BY_CHOICE, ReadReport
+from feature_repo.table import dataset, whole
 from model.settings.night import Rules
 from model.windows import Window
 
@@ -47,15 +49,16 @@ def _all(rows: ibis.Table, holds: Callable[[ibis.Table], ibis.Value]) -> ibis.Va
     return rows.aggregate(all=holds(rows).fill_null(False).all().fill_null(True)).all.as_scalar()
 
 
-def check_rows(what: str, files: str, rules: RowRules) -> None:
-    """Hold every row of some Parquet files (a glob) against the rules.
+def check_rows(what: str, files: Iterable[Place], rules: RowRules) -> None:
+    """Hold every row of some Parquet files against the rules.
 
     Raises:
         BadNight: a row breaks one.
     """
     backend = connect()
     try:
-        rows = backend.read_parquet(files)
+        backend.con.register("checked", dataset(sorted(files)))
+        rows = backend.table("checked")
         # A rule gives one truth for all rows: pandera would bring every row that fails into memory.
         checks = [
             pandera.Check(lambda data, holds=holds: _all(data.table, holds), name=rule) for rule, holds in rules.items()
@@ -128,7 +131,7 @@ def check_log(report: ReadReport, rules: Rules) -> None:
         )
 
 
-def check_features(offline: Path, card: DatasetCard) -> None:
+def check_features(offline: Place, card: DatasetCard) -> None:
     """Hold the histories that the night has written against what counters and the card's features can be."""
     for side_name in ("query", "item"):
         side: Side = getattr(card, side_name)
@@ -140,12 +143,16 @@ def check_features(offline: Path, card: DatasetCard) -> None:
             f"there are {width} counters, finite and not negative": _counters(width),
             "a row is known from its event's time on": lambda t: t.created_timestamp == t.event_timestamp,
         }
-        check_rows(f"{side_name} activity features", str(offline / f"{side_name}_activity/part=all/*.parquet"), rules)
+        check_rows(f"{side_name} activity features", _written(offline, f"{side_name}_activity"), rules)
         rules = {f"a row has a {key}": _has(key)}
         for name, field in side.features.items():
             if field.kind == "number":
                 rules[f"{name} is a finite number, or unknown"] = _finite(name)
-        check_rows(f"{side_name} profiles", str(offline / f"{side_name}_profile/part=all/*.parquet"), rules)
+        check_rows(f"{side_name} profiles", _written(offline, f"{side_name}_profile"), rules)
+
+
+def _written(offline: Place, view: str) -> Iterable[Place]:
+    return whole(offline / view / "part=all").glob("*.parquet")
 
 
 def _has(column: str) -> RowRule:
@@ -181,8 +188,8 @@ def check_set(folder: Path, window: Window, negatives: int) -> None:
         "a click has a query and an item of the set": lambda t: (t.query >= 0) & (t.item >= 0),
         f"a click has {negatives} negatives": lambda t: t.negatives.length() == negatives,
     }
-    check_rows("training clicks", str(folder / "clicks" / "**" / "*.parquet"), rules)
-    check_rows("items", str(folder / "items" / "*.parquet"), {
+    check_rows("training clicks", (folder / "clicks").rglob("*.parquet"), rules)
+    check_rows("items", (folder / "items").glob("*.parquet"), {
         "an item exists before the cut": lambda t: t.since < window.cut,
     })  # fmt: skip
 

@@ -59,11 +59,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def spark(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[SparkSession]":
     """One Spark for the run: a night in this process joins it."""
-    from cli.nightly import spark_kafka_jars
+    from cli.spark_jars import kafka_jars, s3_jars
     from model.settings.settings import Settings
     from spark_jobs.session import spark_session
 
-    with spark_session(Settings().night, tmp_path_factory.mktemp("spark"), spark_kafka_jars()) as running:
+    with spark_session(Settings().night, tmp_path_factory.mktemp("spark"), [*kafka_jars(), *s3_jars()]) as running:
         for name, value in SMALL_FRAMES.items():
             running.conf.set(name, value)
         yield running

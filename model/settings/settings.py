@@ -3,10 +3,10 @@ the command line."""
 
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError, field_validator
+from pydantic import ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -17,14 +17,18 @@ from pydantic_settings import (
 )
 
 from feature_repo.card import CardError, DatasetCard, load_card
+from feature_repo.home_url import as_url, is_url, own_folder
 from model.settings.model import DATConfig
 from model.settings.night import NightConfig
 from model.settings.serving import ServingConfig
 from model.settings.updater import UpdaterConfig
 
+if TYPE_CHECKING:
+    from feature_repo.place import Place
+
 DEFAULT_NEGATIVES = 4
-SCHEMES = ("s3", "gs", "abfs", "abfss", "hdfs", "file")
-"""Of the URLs that :class:`model.object_store.ObjectStore` takes."""
+SCHEMES = ("s3", "s3a", "gs", "abfs", "abfss", "hdfs", "file")
+"""Of the URLs that :class:`feature_repo.object_store.ObjectStore` takes."""
 SECRETS_DIR = "DAT_SECRETS_DIR"
 """The environment's name for a folder of files that each hold one setting, such as ``updater__sasl_plain_password``:
 how an orchestrator hands over secrets."""
@@ -43,14 +47,22 @@ class Settings(BaseSettings):
     )
 
     home: Path = Path(".dat")
-    """Where the system keeps everything: click lake, offline features, bundles, and the local stack's data."""
+    """Where the system keeps everything: click lake, offline features, bundles, and the local stack's data.
+
+    May be a URL (``s3://bucket/dat``, ``s3a://…``, ``gs://…``, ``abfs://…``, ``hdfs://…``). What machines share then
+    lies there, and this becomes the machine's own folder, below ``scratch``."""
+    home_url: str | None = None
+    """The URL, if ``home`` is given as one; not to be set."""
+    scratch: Path | None = None
+    """The folder for what is a machine's own of homes by URL: locks, checkpoints, Spark's scratch, copies of bundles.
+    None: the user's cache (``~/.cache/dat``)."""
     data: Path = Path("../shared/data")
     """The folder that the folders named in dataset cards are in."""
     dataset: str = "movielens-100k"
     """The dataset card: its name, or the path of a TOML file."""
     bundles: str | None = None
     """Where bundles are published, as a URL: ``s3://bucket/prefix``, ``gs://…``, ``abfs://…``, ``hdfs://…``, ``file://…``.
-    Night, updater and service then share no disk. Without it they are in the home folder."""
+    Night, updater and service then share no disk. Without it they are in the home."""
     redis: str | None = None
     """``host:port`` of the Redis that answers online, ``cluster:host:port,…`` of a cluster,
     ``sentinel:NAME@host:port,…`` of the sentinels that know who is master of that name; without it SQLite does."""
@@ -65,6 +77,25 @@ class Settings(BaseSettings):
     updater: UpdaterConfig = UpdaterConfig(bootstrap="127.0.0.1:9092")
     """Also where Kafka is: ``DAT_UPDATER__BOOTSTRAP``, and the TLS and SASL settings beside it."""
     serving: ServingConfig = ServingConfig()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _a_home_by_url(cls, given: dict[str, Any]) -> dict[str, Any]:
+        home = str(given.get("home", ""))
+        if given.get("home_url") or not is_url(home):
+            return given
+        url, scratch = cls._a_store(as_url(home)) or "", given.get("scratch")
+        if "?" in url:
+            raise PydanticCustomError("url", "a home's URL has no options: another endpoint is AWS_ENDPOINT_URL")
+        own = own_folder(url, Path(scratch) if scratch else None)
+        return given | {"bundles": given.get("bundles") or f"{url}/bundles", "home": own, "home_url": url}
+
+    @property
+    def shared(self) -> "Place":
+        """Where lake, features, training sets and records are."""
+        from feature_repo.place import shared_place  # a verb that needs it not need not import Arrow
+
+        return shared_place(self.home_url or self.home)
 
     @field_validator("home", "data", mode="before")
     @classmethod
@@ -90,7 +121,7 @@ class Settings(BaseSettings):
             })  # fmt: skip
         if "@" in url.netloc and url.scheme == "s3":
             raise PydanticCustomError("url", "a key has no place in a URL: AWS_ACCESS_KEY_ID and its like have it")
-        return given.rstrip("/") if given else None
+        return as_url(given) if given and url.scheme == "s3a" else (given or "").rstrip("/") or None
 
     @classmethod
     def settings_customise_sources(
@@ -154,7 +185,8 @@ def load_settings(**given: Any) -> Settings:
         settings = Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
-        raise SettingsError(f"the setting {'.'.join(str(part) for part in first['loc'])}: {first['msg']}") from None
+        where = ".".join(str(part) for part in first["loc"]) or "home"
+        raise SettingsError(f"the setting {where}: {first['msg']}") from None
     if bootstrap:
         settings = settings.model_copy(update={"updater": settings.updater.model_copy(update={"bootstrap": bootstrap})})
     return settings

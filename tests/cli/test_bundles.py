@@ -41,7 +41,7 @@ def test_a_process_that_shares_no_disk_with_the_night_says_what_it_needs_to_begi
         assert f"no bundle is published in {url}" in run(*verb, DAT_BUNDLES=url).sentence
     open_bundles(night, url).publish(tiny_bundle())
     assert f"{pod} has no online store" in run("serve", "--port", "0", "--home", str(pod), DAT_BUNDLES=url).sentence
-    for wrong, why in (("s3a://shop/dat", "begins with one of s3://"), ("s3://key:secret@shop/dat", "has no place in")):
+    for wrong, why in (("ftp://shop/dat", "begins with one of s3://"), ("s3://key:secret@shop/dat", "has no place in")):
         assert why in run("bundles", "--home", str(pod), DAT_BUNDLES=wrong).sentence
 
 

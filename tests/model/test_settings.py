@@ -51,11 +51,34 @@ def test_secrets_come_from_files_as_an_orchestrator_mounts_them(tmp_path: Path, 
     assert load_settings().redis == "other:6379"
 
 
-@pytest.mark.parametrize("url", ["s3a://bucket/dat", "gs://bucket/dat", Path("hdfs://name/dat")])
-def test_a_url_never_becomes_a_folder_of_its_scheme(url, monkeypatch):
-    with pytest.raises(SettingsError, match=r"home: (s3a|gs|hdfs)://(bucket|name)/dat is no folder"):
-        load_settings(home=url)
-    monkeypatch.setenv("DAT_DATA", str(url))
+@pytest.mark.parametrize(
+    ("given", "url"),
+    [
+        ("s3a://bucket/dat", "s3://bucket/dat"),
+        ("s3://bucket/dat/", "s3://bucket/dat"),
+        ("gs://bucket/dat", "gs://bucket/dat"),
+        (Path("hdfs://name/dat"), "hdfs://name/dat"),
+    ],
+)
+def test_a_home_by_url_has_a_folder_on_each_machine_and_its_bundles_lie_there(
+    given, url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("DAT_HOME", str(given))
+    monkeypatch.setenv("DAT_SCRATCH", str(tmp_path))
+    settings = load_settings()
+    assert (settings.home_url, str(settings.shared), settings.bundles) == (url, url, f"{url}/bundles")
+    assert settings.home.parent == tmp_path and settings.home.is_absolute(), "no folder of the scheme's name"
+    assert load_settings(home="s3://bucket/other").home != settings.home
+    assert load_settings(bundles="gs://b/bundles").bundles == "gs://b/bundles"
+    assert load_settings(home=tmp_path).shared == tmp_path and load_settings(home=tmp_path).bundles is None
+    assert load_settings(home="file:///var/dat").home == Path("/var/dat")
+
+
+def test_a_url_that_cannot_be_a_home_or_a_folder_is_named(monkeypatch):
+    with pytest.raises(SettingsError, match="home: ftp://name/dat is no URL of an object store"):
+        load_settings(home="ftp://name/dat")
+    with pytest.raises(SettingsError, match="home: a home's URL has no options: another endpoint is AWS_ENDPOINT_URL"):
+        load_settings(home="s3://bucket/dat?endpoint_override=minio:9000")
+    monkeypatch.setenv("DAT_DATA", "s3://bucket/logs")
     with pytest.raises(SettingsError, match="data: .* is no folder: mount that storage"):
         load_settings()
-    assert load_settings(home="file:///var/dat", data="/d").home == Path("/var/dat")

@@ -9,10 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from feature_repo.object_store import ObjectStore, StoreAway
 from model.bundle import Bundle, BundleError
 from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
-from model.object_store import ObjectStore, StoreAway
 from model.shared_bundles import SharedBundles
 from tests.objects import Bucket
 from tests.objects import bucket as bucket

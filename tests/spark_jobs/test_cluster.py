@@ -1,12 +1,16 @@
-"""A night on a cluster: Spark's own settings count, and a home that executors do not share is refused."""
+"""A night on a cluster: Spark's own settings count, and its home is where all machines see it, or it is refused."""
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from model.settings.updater import KafkaConnection
 from spark_jobs import session
 from tests.market import write_market
+from tests.objects import Bucket
+from tests.objects import bucket as bucket
 from tests.spark_jobs.cluster import LocalCluster
 
 pytestmark = pytest.mark.server
@@ -40,11 +44,30 @@ def test_a_home_that_the_executors_do_not_share_is_refused_before_anything_lands
 
 
 @pytest.mark.slow
-def test_a_night_runs_on_the_master_that_spark_submit_names(tmp_path: Path):
-    card, told = write_market(tmp_path), tmp_path / "night.json"
-    arguments = ("nightly", "--no-kafka", "--data", card, "--home", tmp_path / "home", "--json", told)
-    with LocalCluster(tmp_path / "cluster") as cluster:
-        ended = cluster.submit(*arguments, DAT_DATA=str(tmp_path), **SMALL)
-    assert ended.returncode == 0, ended.stdout
-    night = json.loads(told.read_text())
-    assert (night["spark_master"], night["gate"]["verdict"]) == (cluster.url, "published")
+def test_a_night_on_the_master_that_spark_submit_names_has_its_home_in_an_object_store_and_the_day_starts_from_there(
+    tmp_path: Path, bucket: Bucket, kafka: KafkaConnection, local_redis: Callable, dat: Callable
+):
+    """The workers have a disk of their own, and so has each process of the day."""
+    card, told, home = write_market(tmp_path), tmp_path / "night.json", f"s3a://{bucket.name}/bundles/dat"
+    driver = tmp_path / "driver"
+    driver.mkdir()
+    arguments = ("nightly", "--data", card, "--home", home, "--json", told)
+    with local_redis() as redis, LocalCluster(tmp_path / "cluster", private=driver) as cluster:
+        shared = {"DAT_DATA": str(tmp_path), "DAT_REDIS": redis.address, "DAT_SCRATCH": str(driver)} | SMALL
+        ended = cluster.submit(*arguments, **shared)
+        assert ended.returncode == 0, ended.stdout + ended.stderr
+        night = json.loads(told.read_text())
+        assert (night["spark_master"], night["gate"]["verdict"]) == (cluster.url, "published")
+        roots = {key.removeprefix("dat/").split("/")[0] for key in bucket.keys}
+        assert roots == {"activity", "bundles", "dataset", "lake", "loaded", "nights", "offline", "training_sets"}
+        here = {path.name for path in next(driver.iterdir()).iterdir()}
+        assert not here & (roots - {"bundles", "training_sets"}), "what is shared lies in the store alone"
+        again = cluster.submit(*arguments, **shared)
+        assert again.returncode == 0, again.stdout + again.stderr
+        assert json.loads(told.read_text())["bundle"] == night["bundle"]
+        started = {}
+        for verb, options in (("updater", ()), ("serve", ("--data", card, "--port", 0))):
+            process = dat(verb, "--home", home, *options, **shared | {"DAT_SCRATCH": str(tmp_path / verb)})
+            started[verb] = process.stdout.readline()
+            assert night["bundle"] in started[verb], process.stderr.read()
+    assert started["updater"].startswith("updating ") and started["serve"].startswith("serving ")

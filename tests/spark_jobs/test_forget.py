@@ -132,7 +132,7 @@ def test_a_note_of_a_service_reaches_the_lake_once_and_one_that_comes_meanwhile_
     listed, files = taken_notes(home)
     assert listed == {"u1": Forgotten(before=MOMENT + 1), "a/b é": Forgotten(before=MOMENT)}
     assert leave_note(home, "u2", MOMENT) and all(file.exists() for file in files)
-    take_notes(home)
+    take_notes(home, home / "lake" / "clicks")
     assert known(clicks).keys() == {"u1", "u2", "a/b é"} and taken_notes(home) == ({}, [])
     assert rewrite(home).clicks > 0 and rewrite(home).queries == 0
     report = land_log(card, tmp_path / "market", clicks, Rules(), again=True)

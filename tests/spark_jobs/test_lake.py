@@ -10,6 +10,7 @@ from pyspark.sql import SparkSession
 
 from feature_repo.card import load_card
 from feature_repo.event_rule import EventRule
+from feature_repo.place import UrlPath
 from feature_repo.reader.clicks import COLUMNS, read_clicks
 from model.settings.night import Rules
 from spark_jobs.lake import (
@@ -21,6 +22,7 @@ from spark_jobs.lake import (
     day_counts,
     fingerprints,
     land,
+    landings,
     read_lake,
     retire,
 )  # fmt: skip
@@ -98,11 +100,12 @@ def _land(spark, card, lake: Path, landing: str, numbers: list[int]) -> None:
     land(spark.createDataFrame(rows, FIELDS), card, lake, landing)
 
 
+@pytest.mark.parametrize("kind", ["folder", "url"])
 def test_compaction_leaves_one_landing_a_day_and_every_click_once_wherever_it_was_interrupted(
-    spark, tmp_path: Path, monkeypatch
+    kind: str, spark, tmp_path: Path, monkeypatch
 ):
     card = load_card(write_market(tmp_path))
-    lake = tmp_path / "lake"
+    lake = tmp_path / "lake" if kind == "folder" else UrlPath.of(f"file://{tmp_path}") / "lake"
     for number, events in enumerate(([0, 1, 4], [1, 2, 5], [3, 9])):
         _land(spark, card, lake, f"kafka-{number}", events)
     before = _rows(spark, card, lake)
@@ -112,14 +115,14 @@ def test_compaction_leaves_one_landing_a_day_and_every_click_once_wherever_it_wa
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:  # the new landing is there, and no old one is gone
-        patch.setattr("spark_jobs.lake.shutil.rmtree", fails)
+        patch.setattr("spark_jobs.lake.delete_table", fails)
         with pytest.raises(KeyboardInterrupt):
             compact(spark, card, lake)
     assert _rows(spark, card, lake) == before
     assert compact(spark, card, lake) == 2
     assert _rows(spark, card, lake) == before
-    files = {path.parent: path for path in lake.glob("landing=*/date=*/*.parquet")}
-    assert len({path.name for path in files}) == len(files) == 3, "a day is one file"
+    landed = landings(lake)
+    assert len({one.date for one in landed}) == sum(len(one.files) for one in landed) == 3, "a day is one file"
     assert compact(spark, card, lake) == 0
     _land(spark, card, lake, "kafka-1", [1, 2, 5])  # a micro-batch that was compacted away is run again
     assert _rows(spark, card, lake) == before

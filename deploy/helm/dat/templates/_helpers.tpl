@@ -50,10 +50,14 @@ volumeMounts:
 workingDir: /etc/dat/config {{- /* where dat.toml is looked for */}}
 {{- end }}
 
+{{- define "dat.bundles" -}}
+{{- .Values.bundles.url | default (empty .Values.home.url | ternary "" (printf "%s/bundles" .Values.home.url)) }}
+{{- end }}
+
 {{- define "dat.env" -}}
-- { name: DAT_HOME, value: /data }
+- { name: DAT_HOME, value: {{ .Values.home.url | default "/data" | quote }} }
 - { name: DAT_DATASET, value: /etc/dat/config/card.toml }
-{{- with .Values.bundles.url }}
+{{- with include "dat.bundles" . }}
 - { name: DAT_BUNDLES, value: {{ . | quote }} }
 {{- end }}
 {{- if .Values.existingSecret }}
@@ -79,7 +83,7 @@ securityContext:
   seccompProfile: { type: RuntimeDefault }
 volumes:
   - name: home
-    {{- if and .root.Values.bundles.url (ne .component "nightly") }}
+    {{- if and (include "dat.bundles" .root) (ne .component "nightly") }}
     emptyDir: { sizeLimit: {{ .root.Values.bundles.size }} } # copies, and Feast's registry
     {{- else }}
     persistentVolumeClaim: { claimName: {{ .root.Values.home.existingClaim | default (printf "%s-home" (include "dat.name" .root)) }} }

@@ -2,16 +2,18 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import parse_qsl, urlsplit
 
 from pyarrow import ArrowException
 from pyarrow.fs import (
     AwsStandardS3RetryStrategy,
+    FileInfo,
     FileSelector,
     FileSystem,
     FileType,
@@ -20,6 +22,7 @@ from pyarrow.fs import (
     resolve_s3_region,
 )
 
+_Said = TypeVar("_Said")
 _PIECE = 4 << 20
 _FLAGS = {"true": True, "false": False}
 
@@ -79,6 +82,10 @@ class ObjectStore:
             found = self._at.get_file_info(FileSelector(folder, allow_not_found=True))
             return sorted(one.base_name for one in found if one.type == FileType.File)
 
+    def under(self, folder: str, recursive: bool) -> list[FileInfo]:
+        """Objects and folders in a folder, or also in the folders below it; none, if there is no such folder."""
+        return self.ask(lambda at: at.get_file_info(FileSelector(folder, allow_not_found=True, recursive=recursive)))
+
     def delete(self, name: str) -> None:
         """Delete an object, if it is there."""
         with self._asking():
@@ -86,6 +93,19 @@ class ObjectStore:
                 self._at.delete_file(name)
             except FileNotFoundError:
                 return
+
+    def delete_folder(self, folder: str) -> None:
+        """Delete all objects under a folder, in no order, if there are any."""
+        with self._asking():
+            try:
+                self._at.delete_dir(folder)
+            except FileNotFoundError:
+                return
+
+    def ask(self, question: Callable[[FileSystem], _Said]) -> _Said:
+        """What Arrow's file system of the URL says; names are relative to it."""
+        with self._asking():
+            return question(self._at)
 
     def _write(self, name: str, pieces: Iterator[bytes]) -> None:
         # A bucket has no folders, and its objects show when they are whole.
