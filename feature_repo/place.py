@@ -4,6 +4,7 @@ Code that takes a :class:`Place` takes both. On a disk it is a :class:`pathlib.P
 """
 
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from fnmatch import fnmatchcase
 from functools import cached_property
 from pathlib import Path, PurePosixPath
@@ -15,7 +16,7 @@ import pyarrow.parquet as pq
 from pyarrow.fs import FileInfo, FileType
 
 from feature_repo.home_url import as_url, is_url
-from feature_repo.object_store import ObjectStore
+from feature_repo.object_store import ObjectStore, StoreAway
 
 
 class Place(Protocol):
@@ -177,15 +178,18 @@ def shared_place(home: str | Path) -> Place:
 
 
 def read_parquet(file: Place, columns: list[str] | None = None) -> pa.Table:
-    return pq.read_table(*_told(file), columns=columns, partitioning=None, **_where(file))
+    with _reading(file) as told:
+        return pq.read_table(columns=columns, partitioning=None, **told)
 
 
 def open_parquet(file: Place) -> pq.ParquetFile:
-    return pq.ParquetFile(*_told(file), **_where(file))
+    with _reading(file) as told:
+        return pq.ParquetFile(**told)
 
 
 def parquet_metadata(file: Place) -> pq.FileMetaData:
-    return pq.read_metadata(*_told(file), **_where(file))
+    with open_parquet(file) as opened:
+        return opened.metadata
 
 
 def write_parquet(rows: pa.Table, file: Place, row_group_size: int | None = None) -> None:
@@ -197,9 +201,19 @@ def write_parquet(rows: pa.Table, file: Place, row_group_size: int | None = None
         pq.write_table(rows, str(file), row_group_size=row_group_size)
 
 
-def _told(file: Place) -> tuple[str]:
-    return (file.arrow_name if isinstance(file, UrlPath) else str(file),)
+@contextmanager
+def _reading(file: Place) -> Iterator[dict[str, Any]]:
+    """How Arrow's readers are told of a file.
 
-
-def _where(file: Place) -> dict[str, Any]:
-    return file.arrow() if isinstance(file, UrlPath) else {}
+    Raises:
+        StoreAway: its store does not do what it was asked; a file that is damaged is another error.
+    """
+    if not isinstance(file, UrlPath):
+        yield {"source": str(file)}
+        return
+    try:
+        yield {"source": file.arrow_name, **file.arrow()}
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise StoreAway(f"{file} cannot be read: {str(error).splitlines()[0]}") from error

@@ -83,7 +83,8 @@ def test_commands_and_settings_are_those_that_there_are(
                 if variable["name"] != "DAT_SECRETS_DIR":
                     env.setenv(variable["name"], variable.get("value", "shop-dat-updater-query-0"))
             settings = load_settings()
-        assert settings.home == Path("/data") and settings.redis and "kafka" in settings.updater.bootstrap
+        assert settings.home == Path("/data") or settings.home_url == "s3://shop-dat/home"
+        assert settings.redis and "kafka" in settings.updater.bootstrap
         if "updater" in name:
             assert (settings.updater.metrics_host, settings.updater.metrics_port) == ("0.0.0.0", 9100)
             assert settings.updater.instance == "shop-dat-updater-query-0"
@@ -91,7 +92,8 @@ def test_commands_and_settings_are_those_that_there_are(
 
 def test_only_the_night_has_a_volume_where_bundles_are_in_an_object_store(rendered: list[dict], values: Path):
     given = yaml.safe_load(values.read_text())
-    url, night = given.get("bundles", {}).get("url"), given.get("nightly", {}).get("enabled", True)
+    home, night = given.get("home", {}).get("url"), given.get("nightly", {}).get("enabled", True)
+    url = f"{home}/bundles" if home else given.get("bundles", {}).get("url")
     claims = [one["spec"]["accessModes"] for one in rendered if one["kind"] == "PersistentVolumeClaim"]
     assert claims == ([["ReadWriteOnce"]] if night else [])
     for name, pod in pods(rendered).items():

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from feature_repo.card import CardError, DatasetCard, load_card
+from feature_repo.place import Place, UrlPath, read_parquet
 from feature_repo.reader.clicks import read_clicks
 from feature_repo.reader.dataset import read_dataset
 from model.newest_day import LOOKED_AT, newest_day
 from model.settings.night import Rules
 from model.windows import latest, window
-from spark_jobs.lake import dates, day_counts
+from spark_jobs.lake import dates, day_counts, landings
 from spark_jobs.land_catalogue import land_catalogue
 from spark_jobs.land_log import LandingReport, land_log, reports, summary
 from spark_jobs.validate import BadNight
@@ -48,13 +49,18 @@ def clicks_of(day: int, count: int = 4) -> list[Click]:
     return [(f"u{n}", f"s{day}", f"2024-03-{day:02} {n + 8:02}:30:00") for n in range(count)]
 
 
-def land(shop: Path, **options) -> LandingReport | None:
-    return land_log(load_card(shop / "card.toml"), shop, shop / "lake", Rules(), **options)
+@pytest.fixture(params=["folder", "url"])
+def lake(request: pytest.FixtureRequest, shop: Path) -> Place:
+    return shop / "lake" if request.param == "folder" else UrlPath.of(f"file://{shop}") / "lake"
 
 
-def rows(shop: Path) -> list[tuple]:
+def land(shop: Path, lake: Place | None = None, **options) -> LandingReport | None:
+    return land_log(load_card(shop / "card.toml"), shop, lake or shop / "lake", Rules(), **options)
+
+
+def rows(shop: Path, lake: Place | None = None) -> list[tuple]:
     """What the lake has: query, item, time, sorted; and each event once."""
-    tables = [pq.read_table(file, partitioning=None) for file in shop.glob("lake/landing=*/date=*/*.parquet")]
+    tables = [read_parquet(file) for one in landings(lake or shop / "lake") for file in one.files]
     every = [row for table in tables for row in table.to_pylist()]
     assert len({row["event_id"] for row in every}) == len(every)
     return sorted((row["query_id"], row["item_id"], row["event_time"]) for row in every)
@@ -66,39 +72,39 @@ def read(shop: Path) -> list[tuple]:
     return sorted((row["query_id"], row["item_id"], row["event_time"]) for row in clicks)
 
 
-def test_each_night_lands_the_files_that_are_new_or_have_grown_and_no_row_twice(shop):
+def test_each_night_lands_the_files_that_are_new_or_have_grown_and_no_row_twice(shop, lake):
     write(shop, 1, clicks_of(1))
-    assert land(shop).landed == 4
-    assert land(shop) is None, "nothing is new"
+    assert land(shop, lake).landed == 4
+    assert land(shop, lake) is None, "nothing is new"
     write(shop, 2, clicks_of(2))
-    assert land(shop).landed == 4
+    assert land(shop, lake).landed == 4
     write(shop, 2, clicks_of(2, 7))  # the file of the day has grown
-    grown = land(shop)
+    grown = land(shop, lake)
     assert (grown.rows, grown.landed, grown.files) == (7, 3, 1)
     assert "the lake had 4 of them already" in grown.lines()[0]
     write(shop, 3, clicks_of(2) + clicks_of(3))  # an export that overlaps the last one
-    assert (again := land(shop)) and (again.rows, again.landed) == (8, 4)
-    assert rows(shop) == read(shop) and len(rows(shop)) == 15
-    assert dates(shop / "lake") == ["2024-03-01", "2024-03-02", "2024-03-03"]
-    total = summary(shop / "lake")
+    assert (again := land(shop, lake)) and (again.rows, again.landed) == (8, 4)
+    assert rows(shop, lake) == read(shop) and len(rows(shop, lake)) == 15
+    assert dates(lake) == ["2024-03-01", "2024-03-02", "2024-03-03"]
+    total = summary(lake)
     assert (total.rows_read, total.rows, total.already_landed) == (4 + 4 + 7 + 8, 15, 8)
     assert (total.queries, total.items) == (None, None), (
         "ids of several landings are not counted: nothing is read again"
     )
 
 
-def test_a_file_that_has_lost_rows_is_told_by_name_and_its_rows_stay(shop):
+def test_a_file_that_has_lost_rows_is_told_by_name_and_its_rows_stay(shop, lake):
     write(shop, 1, clicks_of(1, 6))
     write(shop, 2, clicks_of(2, 6))
-    land(shop)
+    land(shop, lake)
     write(shop, 1, clicks_of(1, 4))  # two rows are gone
     write(shop, 2, [("u0", "changed", "2024-03-02 08:30:00"), *clicks_of(2, 7)[1:]])  # one was written over, one is new
-    lines = land(shop).lines()
+    lines = land(shop, lake).lines()
     assert [line for line in lines if "clicks-01.csv has changed and lacks 2 rows that were landed from it" in line]
     assert [line for line in lines if "clicks-02.csv has changed and lacks 1 rows" in line]
-    assert len(rows(shop)) == 14 and any("clicks-01.csv" in line for line in summary(shop / "lake").problems)
-    anew = land(shop, again=True)
-    assert rows(shop) == read(shop) and not any("lacks" in line for line in anew.lines())
+    assert len(rows(shop, lake)) == 14 and any("clicks-01.csv" in line for line in summary(lake).problems)
+    anew = land(shop, lake, again=True)
+    assert rows(shop, lake) == read(shop) and not any("lacks" in line for line in anew.lines())
 
 
 def test_a_file_is_known_by_its_content_whatever_its_time_and_folder(shop, tmp_path_factory):
