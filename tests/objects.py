@@ -2,12 +2,14 @@
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import count
 
 import boto3
 import pytest
 from moto.server import ThreadedMotoServer
+
+from feature_repo.object_store import ObjectStore
 
 _NUMBER = count()
 _ENVIRONMENT = {
@@ -16,6 +18,28 @@ _ENVIRONMENT = {
     "AWS_DEFAULT_REGION": "eu-west-3",
     "AWS_EC2_METADATA_DISABLED": "true",
 }
+
+
+class Killed(BaseException):
+    """A process that is killed between two requests to a store."""
+
+
+def kill_after(monkeypatch: pytest.MonkeyPatch, *requests: str) -> Callable[[int], None]:
+    """Have a store end in :class:`Killed` after so many requests of some kinds, as said last; -1: never."""
+    calls = {"left": -1}
+
+    def at_most(method: Callable) -> Callable:
+        def call(*arguments):
+            if not calls["left"]:
+                raise Killed
+            calls["left"] -= 1
+            return method(*arguments)
+
+        return call
+
+    for name in requests:
+        monkeypatch.setattr(ObjectStore, name, at_most(getattr(ObjectStore, name)))
+    return lambda left: calls.update(left=left)
 
 
 class Bucket:

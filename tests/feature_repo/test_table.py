@@ -1,15 +1,13 @@
 """Tables and files of a home, on a disk and in an object store: whole or not at all, whatever stops whom."""
 
-from collections.abc import Callable
 from pathlib import Path
 
 import pyarrow as pa
 import pytest
 
-from feature_repo.object_store import ObjectStore
 from feature_repo.place import Place, UrlPath, read_parquet, write_parquet
 from feature_repo.table import dataset, delete_table, files_of_tables, whole, write_table, write_text
-from tests.objects import Bucket
+from tests.objects import Bucket, Killed, kill_after
 from tests.objects import bucket as bucket
 
 
@@ -71,40 +69,24 @@ def test_a_table_takes_the_place_of_another_and_an_error_leaves_it(home: Place):
     assert not whole(table).exists() and not files_of_tables(home, "*/*/*")
 
 
-class Killed(BaseException):
-    pass
-
-
 def test_who_is_killed_between_any_two_requests_leaves_the_old_table_or_the_new_one_and_the_next_writer_cleans_up(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):
-    table, calls = UrlPath.of(bucket.url) / "t", {"left": -1}
-
-    def at_most(method: Callable) -> Callable:
-        def call(*arguments):
-            if not calls["left"]:
-                raise Killed
-            calls["left"] -= 1
-            return method(*arguments)
-
-        return call
-
-    for name in ("write", "under", "delete", "delete_folder"):
-        monkeypatch.setattr(ObjectStore, name, at_most(getattr(ObjectStore, name)))
+    table, kill = UrlPath.of(bucket.url) / "t", kill_after(monkeypatch, "write", "under", "delete", "delete_folder")
     old, new = {"x": "old", "y": "old"}, {"x": "new", "z": "new"}
     for change, after in ((lambda: write(table, **new), new), (lambda: delete_table(table), {})):
         for left in range(30):
-            calls["left"] = -1
+            kill(-1)
             write(table, **old)
             assert len(bucket.keys) == 3, "nothing is left of what was killed before"
-            calls["left"] = left
+            kill(left)
             try:
                 change()
                 break
             except Killed:
-                calls["left"] = -1
+                kill(-1)
                 assert read(table) in (old, after)
-        calls["left"] = -1
+        kill(-1)
         assert 3 < left < 29, "each prefix of the requests was tried"
         assert read(table) == after and len(bucket.keys) == (3 if after else 0)
 

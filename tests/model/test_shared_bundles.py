@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from feature_repo.object_store import ObjectStore, StoreAway
+from feature_repo.object_store import StoreAway
 from model.bundle import Bundle, BundleError
 from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
 from model.shared_bundles import SharedBundles
-from tests.objects import Bucket
+from tests.objects import Bucket, Killed, kill_after
 from tests.objects import bucket as bucket
 from tests.streaming.loop import eventually
 from tests.tiny import CUT_MS, tiny_bundle
@@ -75,10 +75,6 @@ def test_what_one_home_publishes_another_takes_and_a_rollback_from_there_reaches
     assert same(on("new pod").load("two"), second)
 
 
-class Killed(BaseException):
-    pass
-
-
 @pytest.mark.parametrize("action", ["publish", "prune", "rewrite"])
 def test_a_night_that_is_killed_between_any_two_requests_leaves_whole_bundles_and_the_next_one_ends_its_work(
     action: str, home: Home, bucket: Bucket, monkeypatch: pytest.MonkeyPatch
@@ -90,19 +86,7 @@ def test_a_night_that_is_killed_between_any_two_requests_leaves_whole_bundles_an
     night.publish(old)
     if action == "prune":
         night.publish(new)
-    before, calls = bucket.keys, {"left": -1}
-
-    def at_most(method: Callable) -> Callable:
-        def call(*arguments):
-            if not calls["left"]:
-                raise Killed
-            calls["left"] -= 1
-            return method(*arguments)
-
-        return call
-
-    for name in ("write", "upload", "delete", "names"):
-        monkeypatch.setattr(ObjectStore, name, at_most(getattr(ObjectStore, name)))
+    before, kill = bucket.keys, kill_after(monkeypatch, "write", "upload", "delete", "names")
 
     def blank(folder: Path) -> bool:
         """As forgetting does it: one file after the other, in place."""
@@ -125,18 +109,18 @@ def test_a_night_that_is_killed_between_any_two_requests_leaves_whole_bundles_an
     pod = home("pod")
     pod.take()
     for after in range(100):
-        calls["left"] = after
+        kill(after)
         try:
             work(home("night"))
             break
         except Killed:
-            calls["left"] = -1
+            kill(-1)
             for shelf in (pod, home(f"new pod {after}")):
                 shelf.take()
                 taken = shelf.taken.load()
                 expected = new if taken.version == "two" else old
                 assert same(taken, expected) or (action == "rewrite" and "q1" not in taken.queries.ids)
-    calls["left"] = -1
+    kill(-1)
     assert 2 < after < 99, "each prefix of the requests was tried"
     pod.take()
     if action == "rewrite":

@@ -122,7 +122,9 @@ def test_compaction_leaves_one_landing_a_day_and_every_click_once_wherever_it_wa
     assert compact(spark, card, lake) == 2
     assert _rows(spark, card, lake) == before
     landed = landings(lake)
-    assert len({one.date for one in landed}) == sum(len(one.files) for one in landed) == 3, "a day is one file"
+    names = [file.name for one in landed for file in one.files]
+    assert len({one.date for one in landed}) == len(landed) == 3, "a day is one landing"
+    assert len(set(names)) == len(names), "and a file's name its own"
     assert compact(spark, card, lake) == 0
     _land(spark, card, lake, "kafka-1", [1, 2, 5])  # a micro-batch that was compacted away is run again
     assert _rows(spark, card, lake) == before

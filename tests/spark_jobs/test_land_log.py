@@ -20,6 +20,7 @@ from spark_jobs.land_catalogue import land_catalogue
 from spark_jobs.land_log import LandingReport, land_log, reports, summary
 from spark_jobs.validate import BadNight
 from tests.feature_repo.test_cases import CASES, NAMES, REFUSED
+from tests.objects import Killed, kill_after
 
 CARD = """
 name = "shop"
@@ -105,6 +106,33 @@ def test_a_file_that_has_lost_rows_is_told_by_name_and_its_rows_stay(shop, lake)
     assert len(rows(shop, lake)) == 14 and any("clicks-01.csv" in line for line in summary(lake).problems)
     anew = land(shop, lake, again=True)
     assert rows(shop, lake) == read(shop) and not any("lacks" in line for line in anew.lines())
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_landing_in_an_object_store_that_is_killed_between_any_two_requests_is_whole_after_the_next_one(
+    again: bool, shop: Path, monkeypatch: pytest.MonkeyPatch
+):
+    kill = kill_after(monkeypatch, "write", "upload", "under", "delete", "delete_folder")
+    write(shop, 1, clicks_of(1))
+    for left in range(60):
+        kill(-1)
+        lake = UrlPath.of(f"file://{shop}") / f"lake-{left}"
+        (shop / "clicks-02.csv").unlink(missing_ok=True)
+        land(shop, lake)
+        old = rows(shop, lake)
+        write(shop, 2, clicks_of(2))
+        kill(left)
+        try:
+            land(shop, lake, again=again)
+            break
+        except Killed:
+            kill(-1)
+            assert rows(shop, lake) in ((old, read(shop)) if not again else (old, [], read(shop)))
+            land(shop, lake)
+            assert rows(shop, lake) == read(shop) and len(read(shop)) == 8
+    kill(-1)
+    assert 5 < left < 59, "each prefix of the requests was tried"
+    assert rows(shop, lake) == read(shop)
 
 
 def test_a_file_is_known_by_its_content_whatever_its_time_and_folder(shop, tmp_path_factory):
