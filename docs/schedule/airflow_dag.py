@@ -1,9 +1,9 @@
 """The nightly job as an Airflow DAG (Airflow 3): goes in the DAGs folder of a worker that has ``dat`` installed.
 
 Variables: ``dat_command``, such as ``/opt/dat/dat`` (default ``dat``), and the settings ``dat_home``, ``dat_dataset``,
-``dat_kafka``, ``dat_redis``, ``dat_bundles``; secrets belong into files (``DAT_SECRETS_DIR`` of the worker). One run a
-day, each for its own date. The job holds a lock, skips what is done, and goes on where a killed run was: Airflow may
-retry it freely.
+``dat_kafka``, ``dat_redis``, ``dat_bundles``, and where the home is a URL ``dat_scratch``; secrets belong into files
+(``DAT_SECRETS_DIR`` of the worker). One run a day, each for its own date, and one at a time. The job skips what is
+done, and goes on where a killed run was: Airflow may retry it freely.
 A night that the gate refuses fails its task at once, without a retry, so that whoever is told of failures is told.
 """
 
@@ -42,10 +42,12 @@ with DAG(
         bash_command=(
             "{{ var.value.get('dat_command', 'dat') }} nightly"
             " --date {{ (dag_run.run_after - macros.timedelta(days=1)).strftime('%Y-%m-%d') }}"
-            " --json {{ var.value.get('dat_home', '/var/lib/dat') }}/nightly-{{ run_id | replace(':', '') }}.json"
+            " --json {{ var.value.get('dat_scratch', var.value.get('dat_home', '/var/lib/dat')) }}"
+            "/nightly-{{ run_id | replace(':', '') }}.json"
         ),
         env={
             "DAT_HOME": "{{ var.value.get('dat_home', '/var/lib/dat') }}",
+            "DAT_SCRATCH": "{{ var.value.get('dat_scratch', '/var/lib/dat') }}",
             "DAT_DATASET": "{{ var.value.get('dat_dataset', 'movielens-100k') }}",
             "DAT_UPDATER__BOOTSTRAP": "{{ var.value.get('dat_kafka', '127.0.0.1:9092') }}",
             "DAT_REDIS": "{{ var.value.get('dat_redis', '') }}",
