@@ -12,6 +12,7 @@ import pytest
 from cli.forget import forget as dat_forget
 from cli.nightly import run_night
 from feature_repo.card import load_card
+from feature_repo.place import UrlPath, read_parquet
 from model.bundle import Bundle
 from model.bundle_store import BundleStore
 from model.forget_notes import leave_note, taken_notes
@@ -97,20 +98,24 @@ def test_a_query_that_is_only_hidden_yet_is_left_out_by_its_time(spark, card, to
     assert rewrite_lake == 1 and events(spark, card, clicks) == []
 
 
-def test_log_files_land_without_it_also_when_they_have_grown_or_are_landed_anew(spark, tmp_path):
+@pytest.mark.parametrize("kind", ["folder", "url"])
+def test_log_files_land_without_it_also_when_they_have_grown_or_are_landed_anew(kind: str, spark, tmp_path):
     card = load_card(write_market(tmp_path))
-    log, clicks = tmp_path / "market" / "clicks.csv", tmp_path / "home" / "lake" / "clicks"
+    home = tmp_path / "home" if kind == "folder" else UrlPath.of(f"file://{tmp_path}/store")
+    log, clicks = tmp_path / "market" / "clicks.csv", home / "lake" / "clicks"
     times = lambda: sorted(  # noqa: E731
         time
         for file in clicks.rglob("*.parquet")
-        for who, time in zip(*pq.read_table(file, columns=["query_id", "event_time"], partitioning=None), strict=True)
+        for who, time in zip(*read_parquet(file, ["query_id", "event_time"]), strict=True)
         if who.as_py() == "u1"
         for time in [time.as_py()]
     )
     land_log(card, tmp_path / "market", clicks, Rules())
     every = times()
     learn(clicks, {"u1": Forgotten(before=MOMENT)})
-    rewrite(tmp_path / "home")
+    before = lake.fingerprints(clicks)
+    assert rewrite(tmp_path / "home", shared=home).clicks and lake.fingerprints(clicks) != before
+    assert rewrite(tmp_path / "home", shared=home).queries == 0
     later = [time for time in every if time > MOMENT]
     assert times() == later and 0 < len(later) < len(every)
     log.write_text(log.read_text() + f"u1,s1,{FIRST_MS + 61_001}\nu1,s1,{MOMENT + 7}\nu2,s1,{FIRST_MS + 61_001}\n")
