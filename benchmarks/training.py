@@ -111,6 +111,7 @@ def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 
     from model.features import CategoryField, InputSpec
     from model.replay import ClickRows
     from model.state import EntityState
+    from training.clicks_in_memory import ClicksInMemory
     from training.training_set import TrainingSet
 
     names = [f"kind-{kind:03d}" for kind in range(KINDS)]
@@ -128,7 +129,14 @@ def training_set(log: dict[str, Array], queries: int, items: int, spread: int = 
     rows = log["item"] * spread
     clicks = ClickRows(log["query"] * spread, rows[:, 0], times, times)
     return TrainingSet(
-        clicks, rows[:, 1:], states["query"], states["item"], spec, spec, states["item"].codes[:, 0] - 1, False, CARD
+        ClicksInMemory(clicks, rows[:, 1:]),
+        states["query"],
+        states["item"],
+        spec,
+        spec,
+        states["item"].codes[:, 0] - 1,
+        False,
+        CARD,
     )
 
 

@@ -150,7 +150,7 @@ def compare(
         "newest": newest,
         "tuning": tuning,
         "ties": card.clicks.ties,
-        "train_clicks": len(split.data.clicks),
+        "train_clicks": len(split.data),
         "test_clicks": results[names[0]]["runs"][0]["clicks"],
         "negatives": negatives,
         "settings": given,

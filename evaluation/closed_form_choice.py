@@ -40,7 +40,7 @@ def is_open(config: DATConfig) -> bool:
 
 def taken_over(data: TrainingSet, config: DATConfig, earlier: ClosedFormChoice | None) -> ClosedFormChoice | None:
     """An earlier choice, if it still holds: for the same card and settings, and a window of about the size."""
-    return earlier if earlier and earlier.holds(_asked(data, config), len(data.clicks)) else None
+    return earlier if earlier and earlier.holds(_asked(data, config), len(data)) else None
 
 
 def with_choice(config: DATConfig, choice: ClosedFormChoice | None) -> DATConfig:
@@ -52,7 +52,7 @@ def with_choice(config: DATConfig, choice: ClosedFormChoice | None) -> DATConfig
 
 def _asked(data: TrainingSet, config: DATConfig) -> str:
     """A hash of the card and the settings that a choice depends on."""
-    known = [data.card.model_dump(mode="json"), config.model_dump(mode="json"), data.negatives.shape[1]]
+    known = [data.card.model_dump(mode="json"), config.model_dump(mode="json"), data.width]
     return hashlib.sha256(json.dumps(known).encode()).hexdigest()[:16]
 
 
@@ -71,14 +71,15 @@ def choose(
     l2 = config.closed_form.l2
 
     def chosen(pair: Pair, why: str) -> ClosedFormChoice:
-        return ClosedFormChoice(
-            weight=pair[0], l2=pair[1], why=why, clicks=len(data.clicks), asked=_asked(data, config)
-        )
+        return ClosedFormChoice(weight=pair[0], l2=pair[1], why=why, clicks=len(data), asked=_asked(data, config))
 
-    items = len(np.unique(data.clicks.items))
-    for count, most, what in ((len(data.clicks), MOST_CLICKS, "clicks"), (items, MOST_ITEMS, "clicked items")):
-        if count > most:
-            return chosen((0.0, l2), f"the window has {count:,} {what}, and up to {most:,} one is tried")
+    def too_many(count: int, most: int, what: str) -> ClosedFormChoice:
+        return chosen((0.0, l2), f"the window has {count:,} {what}, and up to {most:,} one is tried")
+
+    if len(data) > MOST_CLICKS:
+        return too_many(len(data), MOST_CLICKS, "clicks")
+    if (items := len(np.unique(data.clicks.items))) > MOST_ITEMS:
+        return too_many(items, MOST_ITEMS, "clicked items")
     held = hold_out(data)
     if held is None:
         return chosen((0.0, l2), "the window is too short to hold its newest clicks out")

@@ -35,7 +35,7 @@ def _tail(data: TrainingSet) -> tuple[TrainingSet, TestClicks] | None:
         return None
     known = int(np.searchsorted(data.items.since, cut_ms))  # items stand in the order of it
     kept = replace(
-        data, clicks=clicks[:at], negatives=data.negatives[:at], items=_first(data.items, known),
+        data.with_clicks(clicks[:at], data.negatives[:at]), items=_first(data.items, known),
         item_category=data.item_category[:known],
     )  # fmt: skip
     queries, trained = kept.at_cut
@@ -71,7 +71,7 @@ def _last_out(data: TrainingSet) -> tuple[TrainingSet, TestClicks] | None:
         gone = (items.clicks == 0) & (np.bincount(rest.items, minlength=len(items)) == 0)
         gone &= np.bincount(clicks.items, minlength=len(items)) > 0
         items.columns["since"] = np.where(gone, NEVER, items.since)
-    kept = replace(data, clicks=rest, negatives=negatives, items=items)
+    kept = replace(data.with_clicks(rest, negatives), items=items)
     cut_ms = int(rest.times[-1]) + 1
     asked_of = _where(clicks, held)
     moment = np.full(len(asked_of), cut_ms)

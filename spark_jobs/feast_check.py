@@ -38,12 +38,11 @@ class Sample:
 def sample(data: TrainingSet, batch_size: int) -> Iterator[Sample]:
     """The queries of some batches before each click's moment, and their candidates as of the batch's start."""
     replay = Replay(data.queries.copy(), data.items.copy(), data.query_spec, data.item_spec, ACTIVITY)
-    blocks = list(data.clicks.blocks(batch_size))
-    count = min(max(AT_LEAST, round(SHARE * len(blocks))), AT_MOST, len(blocks))
-    chosen = set(np.linspace(0, len(blocks) - 1, count).round().astype(int).tolist())
-    for number, rows in enumerate(blocks):
-        block = data.clicks[rows]
-        if number in chosen:
+    batches = -(-len(data) // batch_size)
+    count = min(max(AT_LEAST, round(SHARE * batches)), AT_MOST, batches)
+    chosen = np.linspace(0, len(data) - 1, count).round()  # numbers of clicks, whose batches are compared
+    for first, block, negatives in data.blocks(batch_size):
+        if np.searchsorted(chosen, first) < np.searchsorted(chosen, first + len(block)):
             observed = replay.observe(block, NO_TOWERS)
             fold = observed.fold
             counters, last_click = fold.counted.before(observed.visible)
@@ -51,7 +50,7 @@ def sample(data: TrainingSet, batch_size: int) -> Iterator[Sample]:
             yield Sample(
                 "query", ids, block.times, fold.clicks[fold.groups.key] + observed.visible, counters, last_click
             )
-            items = np.unique(np.concatenate([block.items, data.negatives[rows].ravel()]))
+            items = np.unique(np.concatenate([block.items, negatives.ravel()]))
             items = items[items >= 0]
             state, start = replay.items, np.full(len(items), block.times[0])
             yield Sample(

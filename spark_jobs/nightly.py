@@ -371,7 +371,7 @@ class Night:
         reports, evidence = self._evaluate(model, data, card, rows, initial)
         verdict = judge(model, evidence, config)
         catalogues = train.read_catalogues(self.offline)
-        model = train.fold_later(model, train.read_clicks(rows / "later", self.card), catalogues, self.card)
+        model = train.fold_later(model, rows / "later", catalogues, self.card)
         services = {name: service_fields(self.store, name) for name in ("query_tower", "item_tower")}
         offsets = land_kafka.offsets_at(self.lake, day)
         bundle = train.make_bundle(model, version, self.card, card, offsets, services, reports, parent, choice)
@@ -409,7 +409,7 @@ class Night:
         self, model: TrainedModel, data: TrainingSet, card: dict, rows: Path, in_service: Bundle | None
     ) -> tuple[dict, Evidence]:
         """Reports by name, and what the gate decides by."""
-        test = train.read_clicks(rows / "test", self.card).slice(0, self.config.test_clicks)
+        test = train.read_clicks(rows / "test", self.card, self.config.test_clicks)
         # Clicks that were left out of the window have no order after its end in which they could be folded in.
         kinds: tuple[str, ...] = ("static", "live")
         where = "the newest day"

@@ -2,12 +2,13 @@
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from evaluation.baselines.popularity import Popularity
@@ -30,6 +31,7 @@ from training.training_set import TrainingSet
 
 HOUR_MS = 3_600_000
 FOLD_BLOCK = 256
+PIECE = 256 * FOLD_BLOCK  # clicks that are read at a time
 
 
 def version_of(day: str, card: dict, config: DATConfig, parent: str | None) -> str:
@@ -42,9 +44,29 @@ def version_of(day: str, card: dict, config: DATConfig, parent: str | None) -> s
     return f"{day}-{hashlib.sha256(made_from.encode()).hexdigest()[:8]}"
 
 
-def read_clicks(folder: Path, card: DatasetCard) -> pa.Table:
-    """The clicks of ``test`` or ``later``, in the order of the fold."""
-    return in_fold_order(pq.read_table(folder), card)
+def in_pieces(folder: Path, size: int = PIECE) -> Iterator[pa.Table]:
+    """The clicks of ``test`` or ``later``, which lie in the order of the fold, so many at a time."""
+    held = None
+    for file in sorted(folder.rglob("*.parquet")):
+        with pq.ParquetFile(file) as opened:
+            for batch in opened.iter_batches(size):
+                read = pa.Table.from_batches([batch])
+                held = pa.concat_tables([held, read]) if held else read
+                while len(held) >= size:
+                    yield held.slice(0, size)
+                    held = held.slice(size)
+    if held:
+        yield held
+
+
+def read_clicks(folder: Path, card: DatasetCard, first: int | None = None) -> pa.Table:
+    """The first so many clicks of ``test``, or all, in the order of the fold."""
+    read: list[pa.Table] = []
+    for piece in in_pieces(folder):
+        read.append(piece)
+        if first and sum(map(len, read)) >= first:
+            break
+    return in_fold_order(pa.concat_tables(read) if read else pq.read_table(folder), card).slice(0, first)
 
 
 def read_catalogues(offline: Place) -> dict[str, pa.Table]:
@@ -92,26 +114,28 @@ def trailing_popularity(data: TrainingSet, test: TestClicks, live: bool) -> floa
     return max(rates)
 
 
-def fold_later(
-    model: TrainedModel, later: pa.Table, catalogues: dict[str, pa.Table], card: DatasetCard
-) -> TrainedModel:
-    """The model's state after the clicks behind the window that the stream will not deliver."""
-    if not len(later):
+def fold_later(model: TrainedModel, folder: Path, catalogues: dict[str, pa.Table], card: DatasetCard) -> TrainedModel:
+    """The model's state after the clicks behind the window that the stream will not deliver (``later`` of the set)."""
+    ids = {name: pa.array([], pa.string()) for name in ("query_id", "item_id")}
+    for piece in in_pieces(folder):
+        ids = {name: pc.unique(pa.concat_arrays([ids[name], piece[name].unique()])) for name in ids}
+    if not len(ids["query_id"]):
         return model
-    queries = extend(model.queries, later["query_id"].unique(), catalogues["query"], card.query, model.query_spec)
-    items = extend(model.items, later["item_id"].unique(), catalogues["item"], card.item, model.item_spec)
-    times = later["event_time"].to_numpy()
-    rows = items.rows(later["item_id"].to_pylist())
-    new = rows >= len(model.items)
+    queries = extend(model.queries, ids["query_id"], catalogues["query"], card.query, model.query_spec)
+    items = extend(model.items, ids["item_id"], catalogues["item"], card.item, model.item_spec)
     items.columns["since"][len(model.items) :] = np.iinfo(np.int64).max
-    np.minimum.at(items.columns["since"], rows[new], times[new])
-    weights = weights_of(later, card.clicks.rule)
-    clicks = ClickRows(queries.rows(later["query_id"].to_pylist()), rows, times, np.arange(len(times)), weights)
-    replay = Replay(queries, items, model.query_spec, model.item_spec, model.config)
-    for block in clicks.blocks(FOLD_BLOCK):
-        part = clicks[block]
-        replay.advance(part, replay.observe(part, model.towers), model.towers)
-    return model.with_vectors(queries, items, max(model.cut_ms, int(times.max()) + 1))
+    replay, until = Replay(queries, items, model.query_spec, model.item_spec, model.config), model.cut_ms
+    for piece in in_pieces(folder):
+        times, rows = piece["event_time"].to_numpy(), items.rows(piece["item_id"].to_pylist())
+        new = rows >= len(model.items)
+        np.minimum.at(items.columns["since"], rows[new], times[new])
+        weights = weights_of(piece, card.clicks.rule)
+        clicks = ClickRows(queries.rows(piece["query_id"].to_pylist()), rows, times, np.arange(len(times)), weights)
+        for block in clicks.blocks(FOLD_BLOCK):
+            part = clicks[block]
+            replay.advance(part, replay.observe(part, model.towers), model.towers)
+        until = max(until, int(times.max()) + 1)
+    return model.with_vectors(queries, items, until)
 
 
 def make_bundle(

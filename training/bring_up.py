@@ -49,9 +49,8 @@ def at_cut(
         weights[name] = weights[name][query_rows if name == "query_tower.ids.weight" else item_rows]
     towers = Towers.of(weights, manifest.query, manifest.item, manifest.config)
     replay = Replay(queries, items, manifest.query, manifest.item, manifest.config)
-    for rows in data.clicks.blocks(manifest.config.batch_size):
-        block = data.clicks[rows]
-        replay.advance(block, replay.observe(block, towers), towers)
+    for block in data.blocks(manifest.config.batch_size):
+        replay.advance(block.clicks, replay.observe(block.clicks, towers), towers)
     model = TrainedModel(
         towers, queries, items, manifest.query, manifest.item, manifest.config, cut_ms, data.excludes_seen, []
     )

@@ -1,4 +1,4 @@
-"""Checkpoints by epoch: training that is killed and started again ends in the very same weights."""
+"""Checkpoints, after an epoch and within: training that is killed and started again ends in the very same weights."""
 
 from pathlib import Path
 from typing import Any

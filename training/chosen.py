@@ -39,7 +39,7 @@ def chosen(data: TrainingSet, config: NightConfig, closed_form: ClosedFormChoice
         found["memory.softmax"] = f"{'full' if is_full(softmax, items) else 'sampled'}: {why}"
     if closed_form is not None:
         earlier = f"as chosen for a window of {closed_form.clicks:,} clicks: "
-        before = "" if closed_form.clicks == len(data.clicks) else earlier
+        before = "" if closed_form.clicks == len(data) else earlier
         found["closed_form.weight"] = f"{closed_form.weight:g}: {before}{closed_form.why}"
         found["closed_form.l2"] = f"{closed_form.l2:g}: chosen with the weight"
     said = dict(_flat(card.training.model))

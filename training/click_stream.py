@@ -7,8 +7,8 @@ are those of :meth:`model.replay.ClickRows.blocks` over the whole set.
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -17,19 +17,15 @@ import pyarrow.parquet as pq
 
 from feature_repo.card import DatasetCard
 from model.replay import ClickRows
-from training.training_set import TrainingSetError
+from training.block import Block
 
 Array = np.ndarray
 AT_ONCE = 65_536  # clicks that are decoded at a time
 COLUMNS = ("query", "item", "event_time", "negatives")
 
 
-class Block(NamedTuple):
-    """Clicks of whole moments: the number of the first in the window, the clicks, and their negatives [N, S]."""
-
-    start: int
-    clicks: ClickRows
-    negatives: Array
+class TrainingSetError(ValueError):
+    """A training set is not what its contract says. The message names the file and the column."""
 
 
 class ClickStream:
@@ -45,22 +41,31 @@ class ClickStream:
 
     def __init__(self, folder: Path, card: DatasetCard, at_once: int = AT_ONCE):
         self.files = sorted((folder / "clicks").rglob("*.parquet"))
-        self.ordered, self.at_once, self.length = card.clicks.ties == "order", at_once, 0
+        self.ordered, self.at_once, self.sizes = card.clicks.ties == "order", at_once, list[int]()
         if not self.files:
             raise TrainingSetError(f"{folder / 'clicks'} has no Parquet file; run the night again with --again")
         for file in self.files:
             metadata = pq.read_metadata(file)
             if missing := set(COLUMNS) - set(metadata.schema.to_arrow_schema().names):
                 raise TrainingSetError(f"{file} lacks the column {', '.join(sorted(missing))}")
-            self.length += metadata.num_rows
+            self.sizes.append(metadata.num_rows)
 
     def __len__(self) -> int:
-        return self.length
+        return sum(self.sizes)
 
-    def blocks(self, size: int) -> Iterator[Block]:
-        """Blocks of at least ``size`` clicks, except the last; no moment is split."""
-        start, held = 0, None
-        for piece in self._ahead():
+    @cached_property
+    def width(self) -> int:
+        """S: how many negatives a click has."""
+        return next((piece.negatives.shape[1] for piece in self._pieces(0)), 0)
+
+    def blocks(self, size: int, start: int = 0) -> Iterator[Block]:
+        """Blocks of at least ``size`` clicks, except the last; no moment is split.
+
+        Args:
+            start: The number of the first click, where a block of the same size begins; those before it are not read.
+        """
+        held = None
+        for piece in self._ahead(start):
             held = held.followed_by(piece) if held else piece
             moments = np.arange(len(held)) if self.ordered else held.times
             begins = np.flatnonzero(np.r_[True, moments[1:] != moments[:-1]])
@@ -80,21 +85,32 @@ class ClickStream:
         clicks = ClickRows(piece.queries, piece.items, piece.times, moments, piece.weights)
         return Block(start, clicks, piece.negatives)
 
-    def _ahead(self) -> Iterator["_Piece"]:
+    def _ahead(self, start: int) -> Iterator["_Piece"]:
         """The pieces, of which one is decoded while the one before it is in use."""
-        pieces = self._pieces()
+        pieces = self._pieces(start)
         with ThreadPoolExecutor(1, "read-clicks") as reader:
             coming = reader.submit(next, pieces, None)
             while (piece := coming.result()) is not None:
                 coming = reader.submit(next, pieces, None)
                 yield piece
 
-    def _pieces(self) -> Iterator["_Piece"]:
-        for file in self.files:
+    def _pieces(self, start: int) -> Iterator["_Piece"]:
+        for file, size in zip(self.files, self.sizes, strict=True):
+            if start >= size:
+                start -= size
+                continue
             with pq.ParquetFile(file, memory_map=True) as opened:
                 names = [name for name in (*COLUMNS, "weight") if name in opened.schema_arrow.names]
-                for batch in opened.iter_batches(self.at_once, columns=names, use_threads=False):
-                    yield _Piece.of(batch)
+                group = 0
+                while start >= (rows := opened.metadata.row_group(group).num_rows):
+                    group, start = group + 1, start - rows
+                groups = range(group, opened.num_row_groups)
+                for batch in opened.iter_batches(self.at_once, groups, names, use_threads=False):
+                    piece = _Piece.of(batch)
+                    skipped = min(start, len(piece))
+                    start -= skipped
+                    if skipped < len(piece):
+                        yield piece.part(skipped, len(piece))
 
 
 @dataclass(frozen=True)

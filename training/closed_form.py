@@ -10,22 +10,27 @@ from scipy.linalg import cho_factor, cho_solve
 from scipy.sparse.linalg import svds
 
 from model.settings.model import ClosedFormConfig
-from training.training_set import TrainingSet
+from training.training_set import AT_ONCE, TrainingSet
 
 Array = np.ndarray
 
 
 def item_weights(data: TrainingSet, config: ClosedFormConfig) -> tuple[Array, Array]:
     """The items that are solved for [n] (rows, sorted), and B [n, n] float32."""
-    clicks = data.clicks
-    count = np.bincount(clicks.items, minlength=len(data.items))
+    count = np.zeros(len(data.items), np.int64)
+    for block in data.blocks(AT_ONCE):
+        count += np.bincount(block.clicks.items, minlength=len(count))
     chosen = np.sort(np.argsort(-count, kind="stable")[: min(config.max_items, int((count > 0).sum()))])
     place = np.full(len(data.items), -1)
     place[chosen] = np.arange(len(chosen))
-    kept = place[clicks.items] >= 0
-    ones = np.ones(int(kept.sum()), np.float32)
+    queries, items = [], []
+    for block in data.blocks(AT_ONCE):
+        kept = place[block.clicks.items] >= 0
+        queries.append(block.clicks.queries[kept])
+        items.append(place[block.clicks.items[kept]])
+    pairs = np.concatenate(queries), np.concatenate(items)
     shape = len(data.queries), len(chosen)
-    x = sparse.csr_matrix((ones, (clicks.queries[kept], place[clicks.items[kept]])), shape)
+    x = sparse.csr_matrix((np.ones(len(pairs[0]), np.float32), pairs), shape)
     x.data[:] = 1  # a repeated click counts once
     gram = (x.T @ x).toarray().astype(np.float32)
     gram[np.diag_indices_from(gram)] += config.l2

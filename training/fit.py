@@ -23,8 +23,8 @@ def fit(
         initial: Start from this bundle's weights, where sizes and ids allow. Its augmented vectors are not taken over:
             they lie in another space, and have absorbed clicks of this window.
         on_epoch: Called after each epoch.
-        checkpoint_file: Written after each epoch. Where it exists, left by a run with the same arguments, training goes
-            on from there and ends in the same result.
+        checkpoint_file: Written after each epoch, and within long ones. Where it exists, left by a run with the same
+            arguments, training goes on from there and ends in the same result.
     """
     trainer = make_trainer(data, config, initial)
     return settled(trainer, trainer.run(on_epoch, checkpoint_file), cut_ms)

@@ -4,7 +4,7 @@ A batch is a block of consecutive clicks. Each of its queries is run again from 
 at most ``span`` clicks; the block's clicks are predicted, all items being as of the block's start.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -12,16 +12,16 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from model.features import Inputs
-from model.folds import gap_of
 from model.replay import NO_TOWERS, Replay
-from model.scan import Groups
-from model.settings.model import DATConfig
 from training import losses
+from training.block import Block
 from training.chosen import is_full
 from training.closed_form import closed_form
 from training.diagnostics import health
 from training.memory import Dropout, MemoryDAT, Steps
 from training.optimiser import Optimiser
+from training.seen_mask import Cells, SeenMask
+from training.stretch import Stretch, Tails
 from training.trainer import HEALTH_SAMPLE, Trainer
 
 Array = np.ndarray
@@ -32,11 +32,11 @@ QUIET = Dropout(0.0, None)
 class _Run(NamedTuple):
     """T clicks of G queries, each query's from its base on, the query with most of them first.
 
-    numbers: [T] in the window · folded: [T] clicks before each · begin: [G] clicks that the base has folded ·
+    at: [T] in the block's stretch · folded: [T] clicks before each · begin: [G] clicks that the base has folded ·
     base: [G, A] · slot: [G] where each of the asked keys stands.
     """
 
-    numbers: Array
+    at: Array
     folded: Tensor
     begin: Array
     base: Tensor
@@ -54,7 +54,7 @@ class _Run(NamedTuple):
         sequence, number = steps.order
         rank = begin[sequence] + number
         return cls(
-            trainer.by_query.order[trainer.starts[keys[order]][sequence] + rank],
+            trainer.stretch.places(keys[order][sequence], rank),
             torch.from_numpy(rank.astype(np.float32)), begin, torch.from_numpy(trainer.base[keys[order]]), steps, slot,
         )  # fmt: skip
 
@@ -74,15 +74,9 @@ class MemoryTrainer(Trainer):
 
     def _prepare(self) -> None:
         data, config = self.data, self.config
-        clicks = data.clicks
-        # One order of all clicks by query: a query's clicks of any stretch are a slice of it.
-        self.by_query = Groups.of(clicks.queries, len(data.queries))
-        self.starts = np.searchsorted(clicks.queries[self.by_query.order], np.arange(len(data.queries)))
-        self.gap = _gaps(self.by_query, data.queries.last_click, clicks.times, config)
         self.dropout = Dropout(config.memory.dropout, self.random)
-        count = np.bincount(clicks.items, minlength=len(data.items))
         rare = config.memory.rare_clicks
-        self.hidden = np.maximum(config.item_id_dropout, rare / np.maximum(rare + count, 1)).astype(np.float32)
+        self.hidden = np.maximum(config.item_id_dropout, rare / np.maximum(rare + self.clicks_of, 1)).astype(np.float32)
         self.full = is_full(config.memory.softmax, len(data.items))
 
     def _make_optimiser(self) -> Optimiser:
@@ -99,70 +93,72 @@ class MemoryTrainer(Trainer):
         width = self.config.query_state_dim - self.config.closed_rank
         self.base = np.zeros((len(self.data.queries), width), np.float32)
         self.base_at = np.zeros(len(self.data.queries), np.int64)  # clicks of the window that the base has folded
+        self.tails = Tails(len(self.data.queries), self.config.memory.span)
         return replay
 
-    def epoch(self) -> list[float]:
-        self.replay = self.restart()
-        clicks, size, totals = self.data.clicks, self.config.batch_size, []
-        for rows in clicks.blocks(size):
-            block, now = clicks[rows], int(clicks.times[rows.start])
-            observed = self.replay.observe(block, NO_TOWERS)
-            folded, _ = observed.fold.before()
-            first = self.by_query.rank[rows] - observed.fold.groups.rank  # clicks before the block
-            visible = first + observed.visible
-            known = folded
-            if self.config.memory.same_moment:
-                visible = self.by_query.rank[rows]
-            else:
-                known, _ = observed.before()
-            signals = np.zeros((len(block), self.config.signal_dim), np.float32)
-            for part in np.array_split(np.arange(len(block)), max(1, round(len(block) / size))):
-                self.optimiser.scale(max(0.0, 1 - self.done))
-                numbers = rows.start + part
-                loss, signals[part] = self.step_memory(
-                    numbers,
-                    known.take(part),
-                    visible[part],
-                    folded.take(part),
-                    first[part] + observed.visible[part],
-                    now,
-                )
-                totals.append([loss] * 2 + [0.0] * 3)
-                self.done += len(numbers) / (len(clicks) * self.config.epochs)
-            self.replay.apply(block, observed, signals)
-        return np.mean(totals, axis=0).tolist()
+    def within_epoch(self) -> dict[str, Any]:
+        held = {"base": self.base, "base_at": self.base_at, "items": self.tails.items, "since": self.tails.since}
+        return super().within_epoch() | {"memory": {name: torch.from_numpy(values) for name, values in held.items()}}
+
+    def load_within_epoch(self, state: dict[str, Any]) -> None:
+        super().load_within_epoch(state)
+        self.base, self.base_at, self.tails.items, self.tails.since = (
+            state["memory"][name].numpy() for name in ("base", "base_at", "items", "since")
+        )
+
+    def train(self, block: Block) -> None:
+        clicks, span = block.clicks, self.config.memory.span
+        observed = self.replay.observe(clicks, NO_TOWERS)
+        fold, groups = observed.fold, observed.fold.groups
+        folded, _ = fold.before()
+        before = fold.clicks - self.data.queries.clicks[fold.rows]
+        self.stretch = Stretch.of(self.tails, self.base_at, fold, before, self.config)
+        rank, moment = before[groups.key] + groups.rank, before[groups.key] + observed.visible
+        known, visible = (folded, rank) if self.config.memory.same_moment else (observed.before()[0], moment)
+        seen = SeenMask(fold, self.data.excludes_seen)
+        signals = np.zeros((len(clicks), self.config.signal_dim), np.float32)
+        for rows in self._parts(block):
+            signals[rows] = self.step_memory(
+                block, rows, rank[rows], known.take(rows), visible[rows], folded.take(rows), moment[rows], seen
+            )
+        # A moment in which one query clicked more often than a tail is long.
+        over = self.stretch.until - self.base_at[fold.rows] > span
+        self._carry(fold.rows[over], (self.stretch.until - span // 2)[over], self.stretch.until[over])
+        self.stretch.keep(self.tails)
+        self.replay.apply(clicks, observed, signals)
 
     def step_memory(
-        self, numbers: Array, known: Inputs, visible: Array, folded: Inputs, moment: Array, now_ms: int
-    ) -> tuple[float, Array]:
-        """Train on some clicks of one block; returns the loss and the signals [B, d] for the items.
+        self, block: Block, rows: slice, rank: Array, known: Inputs, visible: Array, folded: Inputs, moment: Array,
+        seen: SeenMask,
+    ) -> Array:  # fmt: skip
+        """Train on some clicks of one block; returns the signals [B, d] for the items.
 
         Args:
-            numbers: [B] the clicks' numbers in the window, ascending. known: what predicts them, visible: [B] clicks of
-                its query that each knows. folded: the same in the order of the fold, whose vectors the items take in.
-            moment: [B] clicks of its query before each one's moment. now_ms: the block's start.
+            rows: Their places in the block. rank: [B] clicks of its query before each. known: what predicts them,
+                visible: [B] clicks of its query that each knows. folded: the same in the order of the fold, whose
+                vectors the items take in. moment: [B] clicks of its query before each one's moment.
         """
-        data, tower = self.data, self.model.item_tower
-        positives, rank = data.clicks.items[numbers], self.by_query.rank[numbers]
-        keys, group = np.unique(data.clicks.queries[numbers], return_inverse=True)
+        batch, tower = block.part(rows), self.model.item_tower
+        keys, group = np.unique(batch.clicks.queries, return_inverse=True)
         end = np.zeros(len(keys), np.int64)
         np.maximum.at(end, group, rank + 1)
         run = _Run.of(self, keys, end)
-        candidates = self._candidates(numbers, now_ms)
-        rows = self._hide(np.concatenate([data.clicks.items[run.numbers], candidates]))
-        states = self._memory(run, rows[: len(run.numbers)], self.dropout)
-        inputs, a_v = self.replay.item_inputs(candidates, now_ms)
-        p_v = tower(rows[len(run.numbers) :], *map(torch.from_numpy, (inputs.codes, inputs.dense, a_v)))
+        candidates = self._candidates(batch)
+        hidden = self._hide(np.concatenate([self.stretch.items[run.at], candidates]))
+        states = self._memory(run, hidden[: len(run.at)], self.dropout)
+        inputs, a_v = self.replay.item_inputs(candidates, block.time)
+        p_v = tower(hidden[len(run.at) :], *map(torch.from_numpy, (inputs.codes, inputs.dense, a_v)))
         p_u = self._query(run.after(states, group, visible), known, self.dropout)
-        loss = self._loss(p_u, p_v, numbers, positives, candidates, now_ms)
+        loss = self._loss(p_u, p_v, batch, candidates, seen.of(rows, candidates), block.time)
         if loss is not None:
             self.optimiser.step(loss)
+        self._add([0.0 if loss is None else float(loss.detach())] * 2 + [0.0] * 3)
         with torch.no_grad():
             signals = self._query(run.after(states.detach(), group, rank), folded, QUIET)
         newest = np.zeros(len(keys), np.int64)
         newest[group] = moment
         self._carry(keys, np.minimum(end - self.config.memory.span // 2, newest), end)
-        return 0.0 if loss is None else float(loss.detach()), signals[:, : self.config.signal_dim].numpy()
+        return signals[:, : self.config.signal_dim].numpy()
 
     @torch.no_grad()
     def _carry(self, keys: Array, to: Array, end: Array) -> None:
@@ -171,22 +167,22 @@ class MemoryTrainer(Trainer):
         keys, to = keys[moved], to[moved]
         if len(keys):
             run = _Run.of(self, keys, to)
-            states = self._memory(run, torch.from_numpy(self.data.clicks.items[run.numbers] + 1), QUIET)
+            states = self._memory(run, torch.from_numpy(self.stretch.items[run.at] + 1), QUIET)
             self.base[keys], self.base_at[keys] = run.after(states, np.arange(len(keys)), to).numpy(), to
 
     def _memory(self, run: "_Run", rows: Tensor, dropout: Dropout) -> Tensor:
         """States [T, A] after each click of a run, whose items have these ``rows`` [T] of the id embedding."""
-        codes = self.data.items.codes[self.data.clicks.items[run.numbers]]
+        codes = self.data.items.codes[self.stretch.items[run.at]]
         x = self.model.item_tower.embed(rows, torch.from_numpy(codes))
-        gap = torch.from_numpy(self.gap[run.numbers])
+        gap = torch.from_numpy(self.stretch.gap[run.at])
         return self.model.query_tower.memory(x, gap, run.folded, run.base, run.steps, dropout)
 
-    def _candidates(self, numbers: Array, now_ms: int) -> Array:
+    def _candidates(self, batch: Block) -> Array:
         """[U] sorted item rows that the clicks are told from."""
         if self.full:
             # An item without a click is none: it would be told by that.
             return np.flatnonzero(self.replay.items.clicks > 0)
-        drawn = np.concatenate([self.data.clicks.items[numbers], self.data.negatives[numbers].ravel()])
+        drawn = np.concatenate([batch.clicks.items, batch.negatives.ravel()])
         return np.unique(drawn[drawn >= 0])
 
     def _hide(self, items: Array) -> Tensor:
@@ -202,25 +198,21 @@ class MemoryTrainer(Trainer):
         return self.model.query_tower(state, *read, dropout)
 
     def _loss(
-        self, p_u: Tensor, p_v: Tensor, numbers: Array, positives: Array, candidates: Array, now_ms: int
+        self, p_u: Tensor, p_v: Tensor, batch: Block, candidates: Array, seen: Cells, now_ms: int
     ) -> Tensor | None:
+        positives, weights = batch.clicks.items, self.weights_of(batch)
         column = np.searchsorted(candidates, positives)
+        rows, columns = seen
         if self.full:
             # The first click of an item is dropped: it would be told by the lack of clicks.
             known = np.append(candidates, -1)[column] == positives
-            numbers, positives, column, p_u = (
-                numbers[known],
-                positives[known],
-                column[known],
-                p_u[torch.from_numpy(known)],
-            )
-            if not len(numbers):
+            if not known.any():
                 return None
-        target = torch.from_numpy(column)
-        seen = self.seen.of(numbers, self.data.clicks.queries[numbers], positives, candidates)
-        bias = None if self.full else self.log_bias(numbers, positives, candidates, now_ms)
-        pairs = torch.from_numpy(seen[0]), torch.from_numpy(seen[1])
-        return losses.softmax(p_u, p_v, target, pairs, bias=bias, weights=self.weights_of(numbers))
+            chosen, kept = torch.from_numpy(known), torch.from_numpy(known)[rows]
+            p_u, column, weights = p_u[chosen], column[known], None if weights is None else weights[chosen]
+            rows, columns = (torch.cumsum(chosen, 0) - 1)[rows[kept]], columns[kept]
+        bias = None if self.full else self.log_bias(batch, candidates, now_ms)
+        return losses.softmax(p_u, p_v, torch.from_numpy(column), (rows, columns), bias=bias, weights=weights)
 
     def export(self) -> dict[str, Array]:
         """The weights, with the closed form if it is asked for."""
@@ -236,17 +228,3 @@ class MemoryTrainer(Trainer):
         codes = torch.from_numpy(self.data.items.codes[rows])
         with torch.no_grad():
             return health(F.normalize(self.model.item_tower.embed(torch.from_numpy(rows + 1), codes), dim=1).numpy())
-
-
-def _gaps(groups: Groups, last_click: Array, times: Array, config: DATConfig) -> Array:
-    """[N, 5] of each click: the time since its query's click before, in the order of the fold."""
-    from model.scan import running_maximum
-
-    ordered, key = times[groups.order], groups.key[groups.order]
-    first = groups.rank[groups.order] == 0
-    latest = running_maximum(groups, np.maximum(ordered, np.where(first, last_click[key], 0)))
-    previous = np.empty(len(times), np.int64)
-    previous[groups.order] = np.where(first, last_click[key], np.r_[0, latest[:-1]][: len(latest)])
-    gap = gap_of(config, previous, times)
-    assert gap is not None
-    return gap

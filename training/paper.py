@@ -8,6 +8,8 @@ from model.features import Inputs
 from model.replay import Replay
 from model.state import EntityState
 from training import losses
+from training.block import Block
+from training.seen_mask import SeenMask
 from training.trainer import Trainer
 
 Array = np.ndarray
@@ -35,10 +37,9 @@ class PaperTrainer(Trainer):
         self.replay.items.columns["a"] = _copy(self.a_v)
         return super().item_health()
 
-    def step(self, numbers: Array, query: Inputs, a_u: Array, now_ms: int) -> list[float]:
-        data, config, paper = self.data, self.config, self.config.paper
-        clicks, dim = data.clicks, config.tower.output_dim
-        candidates = np.concatenate([clicks.items[numbers][:, None], data.negatives[numbers]], axis=1)
+    def step(self, block: Block, rows: slice, query: Inputs, a_u: Array, seen: SeenMask) -> list[float]:
+        config, paper, batch, dim = self.config, self.config.paper, block.part(rows), self.config.tower.output_dim
+        candidates = np.concatenate([batch.clicks.items[:, None], batch.negatives], axis=1)
         size, width = candidates.shape
         # What is no item yet, or is the clicked one again, is no negative.
         real = (candidates >= 0) & (candidates != candidates[:, :1])
@@ -46,20 +47,20 @@ class PaperTrainer(Trainer):
         exists = torch.from_numpy(real)
         flat = np.maximum(candidates, 0).ravel()
         # From the parameters, not from the replay's copy: the gradient must reach them.
-        rows_u, rows_v = torch.from_numpy(clicks.queries[numbers]).long(), torch.from_numpy(flat).long()
+        rows_u, rows_v = (torch.from_numpy(ids.astype(np.int64)) for ids in (batch.clicks.queries, flat))
         learnt_u, learnt_v = self.a_u(rows_u), self.a_v(rows_v)
         p_u = self._forward(self.model.query_tower, query, learnt_u, config.query_id_dropout)
         p_v = self._forward(
-            self.model.item_tower, self.replay.item_inputs(flat, now_ms)[0], learnt_v, config.item_id_dropout
+            self.model.item_tower, self.replay.item_inputs(flat, block.time)[0], learnt_v, config.item_id_dropout
         )
         by_click = p_v.view(size, width, -1)
-        loss_p = losses.binary_cross_entropy(p_u, by_click, exists, config.temperature, self.weights_of(numbers))
+        loss_p = losses.binary_cross_entropy(p_u, by_click, exists, config.temperature, self.weights_of(batch))
         pairs = int(real.sum())
         loss_u = losses.mimic(learnt_u.view(size, -1, dim), by_click[:, 0], pairs)
         loss_v = losses.mimic(learnt_v.view(size, width, -1, dim)[:, 0], p_u, pairs)
         loss_ca = torch.zeros(())
         if paper.lambda_ca:
-            loss_ca = losses.category_alignment(p_v, torch.from_numpy(data.item_category[flat]) * exists.ravel())
+            loss_ca = losses.category_alignment(p_v, torch.from_numpy(self.data.item_category[flat]) * exists.ravel())
         loss = loss_p + paper.lambda_u * loss_u + paper.lambda_v * loss_v + paper.lambda_ca * loss_ca
         self.optimiser.step(loss)
         return [float(part.detach()) for part in (loss, loss_p, loss_u, loss_v, loss_ca)]

@@ -1,45 +1,53 @@
 """Which candidates are no negatives of a query, since it has clicked them."""
 
 import numpy as np
+import torch
+
+from model.folds import QueryFold
 
 Array = np.ndarray
+Cells = tuple[torch.Tensor, torch.Tensor]
+"""Rows, ascending, and columns of a table of clicks by candidates."""
 
 
 class SeenMask:
-    """The window's N clicks by query.
+    """What the queries of a block of N clicks have clicked.
+
+    Where answers leave out what a query has clicked, that is what their recent items hold before the block, as in an
+    answer, and the block's clicks until then. Where they do not, it is the clicks of the same batch alone.
 
     Args:
-        queries, items: [N] rows, in the order of the fold.
-        excludes_seen: Whether answers leave out what a query has clicked; then it is no negative either.
+        excludes_seen: Whether answers leave out what a query has clicked.
     """
 
-    def __init__(self, queries: Array, items: Array, excludes_seen: bool):
-        self.order = np.argsort(queries, kind="stable")
-        self.items = items[self.order]
-        self.starts = np.searchsorted(queries[self.order], np.arange(int(queries.max(initial=0)) + 2))
-        self.excludes_seen = excludes_seen
+    def __init__(self, fold: QueryFold, excludes_seen: bool):
+        self.key, self.items, self.rings, self.excludes_seen = (
+            fold.groups.key,
+            fold.item_rows,
+            fold.rings,
+            excludes_seen,
+        )
 
-    def of(self, numbers: Array, queries: Array, positives: Array, candidates: Array) -> tuple[Array, Array]:
-        """Rows, ascending, and columns of the candidates that a click's query has clicked before, or in this batch.
+    def of(self, rows: slice, candidates: Array) -> Cells:
+        """The candidates that the query of each of B clicks has clicked before, or in this batch.
 
         Args:
-            numbers: [B] the clicks' numbers in the window. queries, positives: [B]. candidates: [U] sorted item rows.
+            rows: The batch's places in the block. candidates: [U] sorted item rows.
         """
-        keys, row = np.unique(queries, return_inverse=True)
-        owner, items, when = row, positives, np.full(len(row), -1)
+        keys, row = np.unique(self.key[rows], return_inverse=True)
+        owner, items, width = row, self.items[rows], max(len(candidates), 1)
         if self.excludes_seen:
-            counts = self.starts[keys + 1] - self.starts[keys]
-            of = np.repeat(np.arange(len(keys)), counts)
-            at = np.arange(len(of)) - np.repeat(np.cumsum(counts) - counts - self.starts[keys], counts)
-            owner, items = np.concatenate([owner, of]), np.concatenate([items, self.items[at]])
-            when = np.concatenate([when, self.order[at]])
+            key, clicked = self.key[: rows.start], self.items[: rows.start]
+            place = np.minimum(np.searchsorted(keys, key), len(keys) - 1)
+            here = keys[place] == key
+            of, slot = np.nonzero(self.rings[keys] >= 0)
+            owner = np.concatenate([owner, place[here], of])
+            items = np.concatenate([items, clicked[here], self.rings[keys[of], slot]])
         place = np.searchsorted(candidates, items)
-        hit = np.flatnonzero(np.append(candidates, -1)[place] == items)
-        # Of a query's clicks on one candidate the earliest tells, which stands first.
-        cell, first = np.unique(owner[hit] * len(candidates) + place[hit], return_index=True)
-        when, counts = when[hit][first], np.bincount(cell // max(len(candidates), 1), minlength=len(keys))
-        rows = np.repeat(np.arange(len(row)), counts[row])
-        at = np.arange(len(rows)) + np.repeat((np.cumsum(counts) - counts)[row], counts[row])
-        at -= np.repeat(np.cumsum(counts[row]) - counts[row], counts[row])
-        known = when[at] < numbers[rows]
-        return rows[known], cell[at[known]] % max(len(candidates), 1)
+        hit = np.append(candidates, -1)[place] == items
+        cells = np.unique(owner[hit] * width + place[hit])
+        counts = np.bincount(cells // width, minlength=len(keys))
+        starts, sizes = (np.cumsum(counts) - counts)[row], counts[row]
+        of = np.repeat(np.arange(len(row)), sizes)
+        at = np.arange(len(of)) + np.repeat(starts - np.cumsum(sizes) + sizes, sizes)
+        return torch.from_numpy(of), torch.from_numpy(cells[at] % width)

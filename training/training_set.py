@@ -11,10 +11,11 @@ Everything that changes with a click (counters, recent items, augmented vectors)
 :mod:`model.replay`, so nothing of it is written a click.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -28,16 +29,17 @@ from model.recent_items import from_lists
 from model.replay import ClickRows, Replay
 from model.settings.model import ACTIVITY
 from model.state import EntityState
+from training.block import Block
+from training.click_stream import ClickStream, TrainingSetError
+from training.clicks_in_memory import ClicksInMemory
 
 Array = np.ndarray
 PROFILE = "profile__"
 """Prefix of the columns that hold the catalogue's features: a feature may have any name."""
 RARE_REPEATS = 0.05
 AT_ONCE = 65_536  # clicks counted at a time
-
-
-class TrainingSetError(ValueError):
-    """A training set is not what its contract says. The message names the file and the column."""
+REPEATS_OF = 1_000_000
+"""Of about so many clicks repeats are counted: all clicks of one query in so many."""
 
 
 class Tables(NamedTuple):
@@ -48,15 +50,24 @@ class Tables(NamedTuple):
     items: pa.Table
 
 
+class ClickSource(Protocol):
+    """N clicks in the order of the fold, from files or from arrays."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def width(self) -> int:
+        """S: how many negatives a click has."""
+
+    def blocks(self, size: int, start: int = 0) -> Iterator[Block]:
+        """See :meth:`training.click_stream.ClickStream.blocks`."""
+
+
 @dataclass(frozen=True)
 class TrainingSet:
-    """N clicks in the order of the fold, and both sides before the first of them.
+    """N clicks in the order of the fold, and both sides before the first of them."""
 
-    negatives: [N, S] item rows, drawn among the items that existed at each click's moment (−1: none did).
-    """
-
-    clicks: ClickRows
-    negatives: Array
+    source: ClickSource
     queries: EntityState
     items: EntityState
     query_spec: InputSpec
@@ -70,6 +81,40 @@ class TrainingSet:
     repeats: float = 0.0
     """The share of the clicks that repeat an earlier one of the same query and item."""
 
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def blocks(self, size: int, start: int = 0) -> Iterator[Block]:
+        """The clicks in blocks of at least ``size``, from the click ``start`` on; no moment is split."""
+        return self.source.blocks(size, start)
+
+    @property
+    def width(self) -> int:
+        """S: how many negatives a click has."""
+        return self.source.width
+
+    @cached_property
+    def _held(self) -> Block:
+        """All clicks, as one block."""
+        if isinstance(self.source, ClicksInMemory):
+            return Block(0, self.source.clicks, self.source.negatives)
+        return next(self.source.blocks(len(self)))
+
+    @property
+    def clicks(self) -> ClickRows:
+        """All clicks, held in memory: for small windows, and for models that learn from them in another order."""
+        return self._held.clicks
+
+    @property
+    def negatives(self) -> Array:
+        """[N, S] item rows of all clicks, held in memory: drawn among the items that existed at each click's moment
+        (−1: none did)."""
+        return self._held.negatives
+
+    def with_clicks(self, clicks: ClickRows, negatives: Array) -> "TrainingSet":
+        """The same set with other clicks."""
+        return replace(self, source=ClicksInMemory(clicks, negatives))
+
     @property
     def last_out(self) -> bool:
         """Whether the card's protocol predicts each query's last click, and not the newest day."""
@@ -79,26 +124,18 @@ class TrainingSet:
     def at_cut(self) -> tuple[EntityState, EntityState]:
         """Both sides' activity after all clicks of the window, without augmented vectors."""
         replay = Replay(self.queries.copy(), self.items.copy(), self.query_spec, self.item_spec, ACTIVITY)
-        for rows in self.clicks.blocks(AT_ONCE):
-            replay.count(self.clicks[rows])
+        for block in self.blocks(AT_ONCE):
+            replay.count(block.clicks)
         return replay.queries, replay.items
 
     @classmethod
     def of(cls, tables: Tables, card: DatasetCard) -> "TrainingSet":
-        """Arrays of a set's tables.
+        """A set of tables in memory.
 
         Raises:
             TrainingSetError: a column is missing.
         """
         try:
-            items, item_spec = _side(tables.items, card.item)
-            queries, query_spec = _side(tables.queries, card.query)
-            history = _whole(tables.queries["recent_items"])
-            rings = from_lists(
-                pc.list_flatten(history).to_numpy(), history.offsets.to_numpy(), queries.clicks, card.history
-            )
-            queries.columns["recent_items"] = rings
-            items.columns["since"] = tables.items["since"].to_numpy()
             negatives = _whole(tables.clicks["negatives"])
             times = tables.clicks["event_time"].to_numpy()
             weights = tables.clicks["weight"].to_numpy() if "weight" in tables.clicks.column_names else None
@@ -110,23 +147,50 @@ class TrainingSet:
             raise TrainingSetError(f"a table of the training set lacks the column {error}") from None
         flat = pc.list_flatten(negatives).to_numpy()
         width = len(flat) // max(len(clicks), 1)
-        category = category_codes(card.item, item_spec, items)
-        pairs = clicks.queries.astype(np.int64) * (len(items) + 1) + clicks.items
-        repeats = 1 - len(np.unique(pairs)) / max(len(pairs), 1)
-        return cls(
-            clicks, flat.reshape(len(clicks), width), queries, items, query_spec, item_spec, category,
-            repeats < RARE_REPEATS, card, repeats,
-        )  # fmt: skip
+        return cls._of(ClicksInMemory(clicks, flat.reshape(len(clicks), width)), tables.queries, tables.items, card)
 
     @classmethod
     def load(cls, folder: Path, card: DatasetCard) -> "TrainingSet":
-        """Read ``training_sets/<date>``."""
-        return cls.of(load_tables(folder), card)
+        """``training_sets/<date>``, whose clicks stay where they are: see :class:`training.click_stream.ClickStream`.
+
+        Raises:
+            TrainingSetError: a file or a column is missing.
+        """
+        return cls._of(ClickStream(folder, card), _read(folder / "queries"), _read(folder / "items"), card)
+
+    @classmethod
+    def _of(cls, source: ClickSource, queries: pa.Table, items: pa.Table, card: DatasetCard) -> "TrainingSet":
+        try:
+            item_state, item_spec = _side(items, card.item)
+            query_state, query_spec = _side(queries, card.query)
+            history = _whole(queries["recent_items"])
+            rings = from_lists(
+                pc.list_flatten(history).to_numpy(), history.offsets.to_numpy(), query_state.clicks, card.history
+            )
+            query_state.columns["recent_items"] = rings
+            item_state.columns["since"] = items["since"].to_numpy()
+        except KeyError as error:
+            raise TrainingSetError(f"a table of the training set lacks the column {error}") from None
+        repeats = share_of_repeats(source, len(item_state))
+        category = category_codes(card.item, item_spec, item_state)
+        return cls(
+            source, query_state, item_state, query_spec, item_spec, category, repeats < RARE_REPEATS, card, repeats
+        )
 
 
-def load_tables(folder: Path) -> Tables:
-    """The tables as they lie in ``training_sets/<date>``; files of a folder follow each other in the fold's order."""
-    return Tables(*(_read(folder / name) for name in Tables._fields))
+def share_of_repeats(source: ClickSource, items: int) -> float:
+    """The share of clicks that repeat an earlier one of the same query and item.
+
+    Of all clicks, or where these are more than :data:`REPEATS_OF`, of those of one query in so many.
+    """
+    one_in = -(-len(source) // REPEATS_OF) or 1
+    pairs, clicks = [np.empty(0, np.int64)], 0
+    for block in source.blocks(AT_ONCE):
+        kept = block.clicks.queries % one_in == 0
+        of = block.clicks.queries[kept].astype(np.int64) * (items + 1) + block.clicks.items[kept]
+        pairs.append(np.unique(of))
+        clicks += len(of)
+    return 1 - len(np.unique(np.concatenate(pairs))) / max(clicks, 1)
 
 
 def _read(folder: Path) -> pa.Table:

@@ -12,6 +12,8 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor, nn
 
+from evaluation.baselines.clicked_before import ClickedBefore
+from evaluation.baselines.clicks_by_item import ClicksByItem
 from evaluation.ranks import Vectors, VectorScorer
 from evaluation.test_clicks import TestClicks
 from model.features import Inputs
@@ -19,9 +21,8 @@ from model.folds import query_inputs
 from model.replay import NO_TOWERS, ItemTable, Replay
 from model.settings.model import DATConfig
 from training import losses
-from training.logq import ItemFrequency
+from training.logq import log_expected
 from training.optimiser import Optimiser
-from training.seen_mask import SeenMask
 from training.training_set import TrainingSet
 
 Array = np.ndarray
@@ -72,16 +73,15 @@ class Prepared:
     def of(cls, data: TrainingSet, config: RivalConfig) -> "Prepared":
         replay = Replay(data.queries.copy(), data.items.copy(), data.query_spec, data.item_spec, config.replayed)
         query, batches = [], []
-        for rows in data.clicks.blocks(config.batch_size):
-            block = data.clicks[rows]
-            observed = replay.observe(block, NO_TOWERS)
-            query.append(observed.before()[0])
-            for part in np.array_split(np.arange(len(block)), max(1, round(len(block) / config.batch_size))):
-                numbers = rows.start + part
-                every = np.concatenate([data.clicks.items[numbers], data.negatives[numbers].ravel()])
+        for block in data.blocks(config.batch_size):
+            query.append(replay.observe(block.clicks, NO_TOWERS).before()[0])
+            for rows in block.parts(config.batch_size):
+                part = block.part(rows)
+                every = np.concatenate([part.clicks.items, part.negatives.ravel()])
                 candidates = np.unique(every[every >= 0])
-                batches.append(Batch(numbers, candidates, replay.item_inputs(candidates, int(block.times[0]))[0]))
-            replay.count(block)
+                inputs = replay.item_inputs(candidates, block.time)[0]
+                batches.append(Batch(np.arange(part.start, part.stop), candidates, inputs))
+            replay.count(block.clicks)
         ids, codes, dense = (
             np.concatenate([getattr(part, name) for part in query]) for name in ("rows", "codes", "dense")
         )
@@ -137,8 +137,8 @@ class NeuralRival:
         self.encoder = self.build(data, prepared, config)
         self.query = prepared.query
         optimiser = Optimiser(self.encoder, config.learning_rate)
-        self.seen = SeenMask(data.clicks.queries, data.clicks.items, data.excludes_seen)
-        self.frequency = ItemFrequency(data.clicks.items)
+        self.seen = ClickedBefore(data.clicks.queries, data.clicks.items, data.excludes_seen)
+        self.clicked = ClicksByItem(data.clicks.items)
         moment, size = self.encoder.of_one_moment, len(data.clicks)
         around = config.logq_window // 2 if moment else size
         self.encoder.train()
@@ -163,8 +163,9 @@ class NeuralRival:
         positive = torch.from_numpy(np.searchsorted(candidates, positives))
         first, last = int(numbers.min()) - around, int(numbers.max()) + 1 + around
         uniform = negatives.shape[1] / len(data.items)
-        bias = np.log(counts) - self.frequency.log_expected(candidates, first, last, uniform)
-        own = -self.frequency.log_expected(positives, first, last, uniform, own=1)
+        around = self.clicked.around(first, last)
+        bias = np.log(counts) - log_expected(self.clicked.of(candidates, first, last), around, uniform)
+        own = -log_expected(self.clicked.of(positives, first, last), around, uniform, own=1)
         rows, columns = self.seen.of(numbers, data.clicks.queries[numbers], positives, candidates)
         loss = losses.softmax(
             self._scaled(self.encoder.attend(interests, items[positive])),

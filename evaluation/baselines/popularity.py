@@ -3,7 +3,7 @@
 import numpy as np
 
 from evaluation.test_clicks import TestClicks
-from training.training_set import TrainingSet
+from training.training_set import AT_ONCE, TrainingSet
 
 Array = np.ndarray
 
@@ -20,7 +20,13 @@ class Popularity:
         self.trailing_ms = trailing_ms
 
     def fit(self, data: TrainingSet, cut_ms: int) -> None:
-        self.items, self.times = data.clicks.items, data.clicks.times
+        since = np.iinfo(np.int64).min if self.trailing_ms is None else cut_ms - self.trailing_ms
+        items, times = [], []
+        for block in data.blocks(AT_ONCE):
+            late = block.clicks.times >= since
+            items.append(block.clicks.items[late])
+            times.append(block.clicks.times[late])
+        self.items, self.times = np.concatenate(items), np.concatenate(times)
 
     def scorer(self, test: TestClicks, live: bool) -> "PopularityScorer":
         return PopularityScorer(self, test, live)

@@ -190,16 +190,10 @@ class SequenceTrainer(MemoryTrainer):
         return replace(towers, query=query, memory=network)  # type: ignore[arg-type]
 
     def settle(self) -> tuple[EntityState, EntityState]:
-        replay, towers, clicks, memory = (
-            Trainer.restart(self),
-            self.numpy_towers(),
-            self.data.clicks,
-            self.config.memory,
-        )
+        replay, towers, memory = Trainer.restart(self), self.numpy_towers(), self.config.memory
         width = memory.span * (memory.dim + GAP_WIDTH + 1) if self.block else memory.second
         replay.queries.columns["a"] = np.zeros((len(self.data.queries), width), np.float32)
-        for rows in clicks.blocks(self.config.batch_size):
-            replay.advance(clicks[rows], replay.observe(clicks[rows], towers), towers)
+        self.replay_with(replay, towers)
         return replay.queries, replay.items
 
 

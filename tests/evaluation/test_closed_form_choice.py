@@ -102,7 +102,7 @@ def test_of_a_log_of_positions_each_querys_last_click_is_held_out_and_the_rest_l
 
 def test_a_later_night_takes_a_choice_over_while_card_settings_and_size_stay():
     data = training_set(600)
-    choice = choose(replace(data, clicks=data.clicks[:1], negatives=data.negatives[:1]), OPEN)
+    choice = choose(data.with_clicks(data.clicks[:1], data.negatives[:1]), OPEN)
     assert choice.weight == 0 and "too short" in choice.why
     choice = choice.model_copy(update={"clicks": 450, "weight": 30.0})
     assert taken_over(data, OPEN, choice) == choice and taken_over(data, OPEN, None) is None

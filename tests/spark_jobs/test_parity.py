@@ -104,7 +104,7 @@ def assert_parity(settings: Settings, night, protocol: str) -> Split:
     np.testing.assert_array_equal(split.data.item_category, data.item_category)
     assert split.data.excludes_seen == data.excludes_seen
 
-    table = train.read_clicks(folder / "test", card).slice(0, settings.night.test_clicks)
+    table = train.read_clicks(folder / "test", card, settings.night.test_clicks)
     described = data_card(folder)
     assert described is not None and described["cut"] == split.cut_ms
     test = train.test_clicks(

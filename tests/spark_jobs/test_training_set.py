@@ -103,7 +103,7 @@ def test_what_the_trainer_reads_is_the_activity_of_just_before_each_moment(data,
 def test_a_replay_that_leaks_its_own_moment_is_told_from_feasts_history_and_stops_the_night(data, finished_night):
     store = open_store(finished_night.settings.home)
     assert check_against_feast(store, data, 64) > 300
-    leaky = replace(data, clicks=replace(data.clicks, moments=np.arange(len(data.clicks))))
+    leaky = data.with_clicks(replace(data.clicks, moments=np.arange(len(data.clicks))), data.negatives)
     with pytest.raises(BadNight, match="the training set and Feast disagree in .* query u"):
         check_against_feast(store, leaky, 1_000)
 

@@ -7,7 +7,7 @@ from feature_repo.card import DatasetCard
 from model.settings.model import AMM, NO_CLOSED_FORM, PAPER, DATConfig, MemoryConfig, TowerConfig
 from tests.tiny import CUT_MS, GENRES, TINY, item_profiles, query_profiles
 from training.build import build_tables, in_fold_order
-from training.training_set import TrainingSet
+from training.training_set import Tables, TrainingSet
 
 QUERIES, ITEMS = 24, 60
 CARD: DatasetCard = TINY.model_copy(update={"history": 50})
@@ -81,10 +81,17 @@ def training_set(
     Args:
         before: How many of its first clicks are from before the window.
     """
+    return TrainingSet.of(tables(count, negatives, card, window, before, catalogues, **choices), card)
+
+
+def tables(
+    count: int = 600, negatives: int = 4, card: DatasetCard = CARD, window: pa.Table | None = None,
+    before: int = 0, catalogues: dict[str, pa.Table] | None = None, **choices,
+) -> Tables:  # fmt: skip
+    """Those of :func:`training_set`."""
     window = log(count, **choices) if window is None else window
     cut_ms = int(window["event_time"][-1].as_py()) + 1
-    tables = build_tables(
+    return build_tables(
         window.slice(0, before), window.slice(before), catalogues or profiles(choices.get("queries", QUERIES)), card,
         cut_ms, negatives, 0,
     )  # fmt: skip
-    return TrainingSet.of(tables, card)

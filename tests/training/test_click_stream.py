@@ -1,6 +1,7 @@
 """The clicks of a training set as a stream: the same blocks as in memory, in memory that does not grow."""
 
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,16 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.training.data import CARD
+from feature_repo.card import DatasetCard
+from tests.tiny import CUT_MS
+from tests.training.data import CARD, CONFIG, GRADIENT, MEMORIES, tables
 from training.build import list_column
-from training.click_stream import ClickStream
-from training.training_set import TrainingSetError
+from training.click_stream import ClickStream, TrainingSetError
+from training.fit import fit
+from training.training_set import Tables, TrainingSet
 
 ORDERED = CARD.model_copy(update={"clicks": CARD.clicks.model_copy(update={"ties": "order"})})
+SAMPLED = MEMORIES.model_copy(update={"memory": MEMORIES.memory.model_copy(update={"softmax": "sampled"})})
 TOGETHER = CARD.model_copy(update={"clicks": CARD.clicks.model_copy(update={"ties": "moment"})})
 
 
@@ -33,6 +38,15 @@ def write(table: pa.Table, folder: Path, files: int, row_group: int) -> Path:
         part.mkdir(parents=True)
         pq.write_table(table.take(rows), part / "part.parquet", row_group_size=row_group)
     return folder
+
+
+def load(made: Tables, folder: Path, card: DatasetCard = CARD) -> TrainingSet:
+    """A set of three files of clicks, each of several row groups."""
+    write(made.clicks, folder, 3, 70)
+    for name in ("queries", "items"):
+        (folder / name).mkdir()
+        pq.write_table(getattr(made, name), folder / name / "part.parquet")
+    return TrainingSet.load(folder, card)
 
 
 def in_memory(table: pa.Table, ordered: bool, size: int):
@@ -58,6 +72,39 @@ def test_the_blocks_are_those_of_the_whole_set(card, moments: int, size: int, tm
         for name in ("queries", "items", "times", "moments"):
             np.testing.assert_array_equal(getattr(block.clicks, name), getattr(rows, name))
         np.testing.assert_array_equal(block.negatives, negatives[start : start + len(rows)])
+
+
+@pytest.mark.parametrize("start", [1, 69, 70, 200, 334, 335, 700, 999])
+def test_a_pass_may_begin_where_another_ended(start: int, tmp_path: Path):
+    table = clicks(1_000, 5_000)
+    stream = ClickStream(write(table, tmp_path, 3, 70), ORDERED, at_once=64)
+    blocks = list(stream.blocks(50, start))
+    assert blocks[0].start == start and blocks[-1].stop == 1_000
+    for name, column in (("queries", "query"), ("items", "item"), ("moments", None)):
+        found = np.concatenate([getattr(block.clicks, name) for block in blocks])
+        np.testing.assert_array_equal(found, table[column].to_numpy()[start:] if column else np.arange(start, 1_000))
+
+
+@pytest.mark.trains
+@pytest.mark.parametrize("config", [MEMORIES, SAMPLED, CONFIG, GRADIENT], ids=["memories", "sampled", "amm", "paper"])
+def test_what_is_trained_from_files_is_to_the_bit_what_is_trained_from_memory(config, tmp_path: Path):
+    """Two epochs and what follows them: the state at the cut by both replays, and the share of repeats."""
+    made, choices = tables(900, before=150, moments=90), {"epochs": 2, "logq_window": 150}
+    config = config.model_copy(update=choices)
+    held, streamed = (replace(data, excludes_seen=True) for data in (TrainingSet.of(made, CARD), load(made, tmp_path)))
+    assert len(held) == len(streamed) == 750 and held.repeats == streamed.repeats > 0.2 and streamed.width == 4
+    one, two = (fit(data, config, cut_ms=CUT_MS) for data in (held, streamed))
+    assert [report.loss for report in one.epochs] == [report.loss for report in two.epochs]
+    for name, weights in one.towers.weights.items():
+        assert weights.tobytes() == two.towers.weights[name].tobytes(), name
+    for of, other in (
+        (one.queries, two.queries),
+        (one.items, two.items),
+        *zip(held.at_cut, streamed.at_cut, strict=True),
+    ):
+        for name, column in of.columns.items():
+            assert column.tobytes() == other.columns[name].tobytes(), name
+    assert "_held" not in vars(streamed), "the clicks were never held as a whole"
 
 
 def test_ten_times_the_clicks_take_no_more_memory(tmp_path: Path):

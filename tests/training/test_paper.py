@@ -1,7 +1,5 @@
 """The published training (eq. 2 to 4): what its gradient does, by hand, and that its vectors go on by the fold."""
 
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
@@ -12,8 +10,10 @@ from evaluation.test_clicks import make_test
 from model.fold import step_sizes
 from tests.tiny import CUT_MS
 from tests.training.data import CARD, GRADIENT, profiles, table, training_set
+from training.block import Block
 from training.fit import fit
 from training.paper import PaperTrainer
+from training.seen_mask import SeenMask
 from training.training_set import TrainingSet
 
 pytestmark = pytest.mark.trains
@@ -32,10 +32,9 @@ def gradients(data: TrainingSet, **weights: float) -> tuple[dict[str, torch.Tens
         tower.dense_mean.zero_()
     trainer.replay = trainer.restart()
     trainer.optimiser.step = lambda loss: loss.backward()  # type: ignore[method-assign]
-    numbers = np.arange(len(data.clicks) - SIZE, len(data.clicks))
-    block = data.clicks[numbers[0] :]
-    query, a_u = trainer.replay.observe(block, trainer.towers).before()
-    trainer.step(numbers, query, a_u, int(block.times[0]))
+    last = Block(0, data.clicks, data.negatives).part(slice(len(data) - SIZE, len(data)))
+    observed = trainer.replay.observe(last.clicks, trainer.towers)
+    trainer.step(last, slice(0, SIZE), *observed.before(), SeenMask(observed.fold, data.excludes_seen))
     found = {name: weight.grad for name, weight in trainer.parameters.named_parameters() if weight.grad is not None}
     return {name: grad.to_dense() if grad.is_sparse else grad for name, grad in found.items()}, trainer
 
@@ -74,9 +73,9 @@ def test_a_negative_that_does_not_exist_or_is_the_clicked_item_teaches_nothing()
     data = training_set(200)
     last, negatives = slice(len(data.clicks) - SIZE, None), data.negatives.copy()
     negatives[last] = data.clicks.items[last][:, None]
-    same, _ = gradients(replace(data, negatives=negatives.copy()))
+    same, _ = gradients(data.with_clicks(data.clicks, negatives.copy()))
     negatives[last] = -1
-    none, _ = gradients(replace(data, negatives=negatives))
+    none, _ = gradients(data.with_clicks(data.clicks, negatives))
     assert same.keys() == none.keys()
     for name in same:
         torch.testing.assert_close(same[name], none[name])

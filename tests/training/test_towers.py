@@ -5,6 +5,8 @@ import pytest
 import torch
 
 from tests.training.data import CONFIG, training_set
+from training.block import Block
+from training.seen_mask import SeenMask
 from training.towers import RecentItems, Scale
 from training.trainer import Trainer
 
@@ -31,7 +33,10 @@ def test_training_drops_as_large_a_share_as_it_is_told(monkeypatch):
     tower, read = trainer.model.query_tower, []
     whole = tower.forward
     monkeypatch.setattr(tower, "forward", lambda *inputs: read.append(inputs) or whole(*inputs))
-    trainer.step(np.arange(1_000, 2_000), query, a_u, int(data.clicks.times[1_000]))
+    last = Block(0, data.clicks, data.negatives).part(slice(1_000, 2_000))
+    trainer.frequency.read(data.clicks.items)
+    seen = SeenMask(trainer.replay.observe(last.clicks, trainer.towers).fold, data.excludes_seen)
+    trainer.step(last, slice(0, 1_000), query, a_u, seen)
     trainer.towers.query(query, a_u)
     (rows, _, _, _, recent, scale), (_, _, _, _, replayed, *rest) = read
     assert (rows == 0).float().mean() == pytest.approx(0.7, abs=0.05)
@@ -58,10 +63,11 @@ def test_the_scales_are_those_of_what_the_steps_read(monkeypatch):
     trainer = Trainer(data, CONFIG)
     query, item = Scale(), Scale()
 
-    def step(numbers, inputs, a_u, now_ms):
+    def step(block, rows, inputs, a_u, seen):
         query.add(inputs.dense)
-        candidates = np.r_[data.clicks.items[numbers], data.negatives[numbers].ravel()]
-        item.add(trainer.replay.item_inputs(candidates[candidates >= 0], now_ms)[0].dense)
+        batch = block.part(rows)
+        candidates = np.r_[batch.clicks.items, batch.negatives.ravel()]
+        item.add(trainer.replay.item_inputs(candidates[candidates >= 0], block.time)[0].dense)
         return [0.0] * 5
 
     monkeypatch.setattr(trainer, "step", step)

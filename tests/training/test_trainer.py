@@ -57,13 +57,15 @@ class Reads:
         for tower in (trainer.model.query_tower, trainer.model.item_tower):
             tower.dense_mean.zero_(), tower.dense_std.fill_(1)  # scales are learnt of all clicks
 
-        def step(numbers, query, a_u, now_ms):
+        def step(block, part, query, a_u, seen):
+            batch = block.part(part)
+            numbers = np.arange(batch.start, batch.stop)
             for k, number in enumerate(numbers):
                 one = query.take(slice(k, k + 1))
                 parts = one.rows, one.codes, one.dense, one.recent, a_u[k]
                 self.clicks[int(number)] = b"".join(part.tobytes() for part in parts)
-            rows = np.unique(np.r_[data.clicks.items[numbers], data.negatives[numbers].ravel()])
-            item, a_v = trainer.replay.item_inputs(rows, now_ms)
+            rows = np.unique(np.r_[batch.clicks.items, batch.negatives.ravel()])
+            item, a_v = trainer.replay.item_inputs(rows, block.time)
             for k, row in enumerate(rows):
                 self.candidates[len(self.steps), int(row)] = item.dense[k].tobytes() + a_v[k].tobytes()
             self.steps.append(numbers)
