@@ -1,13 +1,17 @@
-"""How fast the night makes a training set, and in how much memory, as its clicks grow.
+"""How fast the night makes a training set and trains on it, and in how much memory, as clicks grow and ids do not.
 
     python -m benchmarks.trainingset --clicks 1000000,3000000,10000000 --json trainingset.json
 
-Each size is a market of its own: Zipf-like queries and items over eleven days, of which ten are the window. A process
-each runs ``night`` (the lake → checks → features for Feast → the training set: the nightly job's own steps), ``floor``
-(Spark reads the same clicks and writes them) and ``memory`` (the same tables in one process's memory, as ``dat
-evaluate`` makes them, without checks and features). Memory is that of the whole process tree, with
-shared pages counted once (PSS), sampled twice a second; so are the seconds of processor, with start-up, which other
-work on the machine changes less than it does the seconds that pass.
+Each size is a market of its own: the same Zipf-like queries and items over eleven days, of which ten are the window. A
+process each runs ``floor`` (Spark reads the clicks and writes them), ``night`` (the lake → checks → features for Feast
+→ the training set: the nightly job's own steps), ``memory`` (the same tables in one process's memory, as ``dat
+evaluate`` makes them, without checks and features) and ``training`` (what the night does with the set of ``night``: the
+pass that learns scales, then so many seconds of the first epoch).
+
+Memory is that of the whole process tree, with shared pages counted once (PSS), sampled twice a second, by kind of
+process (Spark's JVM, Python, and Python under Spark's workers), anonymous pages and pages of files apart: the latter
+are the page cache's, which gives them back. So are the seconds of processor, with start-up, which other work on the
+machine changes less than it does the seconds that pass.
 """
 
 import contextlib
@@ -36,6 +40,7 @@ if TYPE_CHECKING:
 FIRST_MS = 1_700_006_400_000  # 2023-11-15 00:00 UTC
 DAY_MS = 86_400_000
 DAYS = 11
+PAGES = ("anonymous", "files")
 TEST_DAY = date(2023, 11, 25)
 CARD = """
 name = "bench"
@@ -57,20 +62,26 @@ created = { column = "created", kind = "time" }
 
 def trainingset(
     clicks: Annotated[str, typer.Option(help="Sizes, separated by commas.")] = "1000000,3000000,10000000",
-    what: Annotated[str, typer.Option(help="Which of night, floor, memory.")] = "floor,night,memory",
+    what: Annotated[str, typer.Option(help="Which of floor, night, memory, training.")] = "floor,night,memory,training",
+    queries: Annotated[int, typer.Option(min=100)] = 50_000,
+    items: Annotated[int, typer.Option(min=100)] = 10_000,
+    seconds: Annotated[int, typer.Option(min=1, help="Of processor, of the first epoch.")] = 60,
     cores: Annotated[int, typer.Option(min=1)] = 2,
     negatives: Annotated[int, typer.Option(min=1, help="S: negatives for each positive.")] = 4,
     memory_gib: Annotated[float, typer.Option(help="A process tree that grows past this is stopped.")] = 6,
     json_file: Annotated[Path | None, typer.Option("--json")] = None,
 ) -> None:
-    """Measure the making of training sets of growing sizes beside a floor and one made in memory."""
-    result: dict = {"cores": cores, "negatives": negatives, "memory_limit_gib": memory_gib, "runs": []}
+    """Measure the making of training sets of growing sizes, beside a floor and one made in memory, and training."""
+    result: dict = {
+        "cores": cores, "negatives": negatives, "memory_limit_gib": memory_gib, "queries": queries, "items": items,
+        "training_seconds": seconds, "runs": [],
+    }  # fmt: skip
     for size in (int(part) for part in clicks.split(",")):
         with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
-            generate(Path(scratch), size)
+            generate(Path(scratch), size, queries, items)
             run: dict = {"clicks": size, "load_before": round(os.getloadavg()[0], 2)}
             for name in what.split(","):
-                run[name] = _measure(name, Path(scratch), cores, negatives, memory_gib)
+                run[name] = _measure(name, Path(scratch), cores, negatives, seconds, memory_gib)
                 print(f"{size:>11,} clicks  {name:<10} {run[name]}", flush=True)
             if all("seconds" in run.get(name, {}) for name in ("floor", "night")):
                 run["night_over_floor"] = round(run["night"]["seconds"] / run["floor"]["seconds"], 2)
@@ -80,13 +91,12 @@ def trainingset(
     print(json.dumps(result, indent=2))
 
 
-def generate(home: Path, size: int) -> None:
+def generate(home: Path, size: int, queries: int, items: int) -> None:
     """A lake of ``size`` clicks and a catalogue; few queries and items have most of the clicks."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     rng = np.random.default_rng(0)
-    queries, items = max(100, size // 20), max(100, size // 100)
     created = np.where(rng.random(items) < 0.8, FIRST_MS, FIRST_MS + rng.integers(0, DAYS * DAY_MS, items))
     created[:50] = FIRST_MS
     names = pa.array([f"i{k}" for k in range(items)])
@@ -122,21 +132,27 @@ def generate(home: Path, size: int) -> None:
         done += count
 
 
-def _measure(name: str, home: Path, cores: int, negatives: int, memory_gib: float) -> dict:
+def _measure(name: str, home: Path, cores: int, negatives: int, seconds: int, memory_gib: float) -> dict:
     """Run one contestant in a process of its own; its figures, and the peak memory of its process tree."""
-    command = [sys.executable, "-m", "benchmarks.trainingset", "--one", name, str(home), str(cores), str(negatives)]
+    numbers = map(str, (cores, negatives, seconds))
+    command = [sys.executable, "-m", "benchmarks.trainingset", "--one", name, str(home), *numbers]
     environment = os.environ | {"OMP_NUM_THREADS": str(cores)}
     with tempfile.TemporaryFile("w+") as out:
         process = subprocess.Popen(command, stdout=out, stderr=out, env=environment)
         peak, stopped = 0, False
+        peaks: dict[str, dict[str, int]] = {}
         processor: dict[int, float] = {}  # seconds, by process
         done = threading.Event()
 
         def watch() -> None:
             nonlocal peak, stopped
             while not done.wait(0.5):
-                used, times = _tree_use(process.pid)
-                peak = max(peak, used)
+                uses, times = _tree_use(process.pid)
+                peak = max(peak, sum(sum(pages.values()) for pages in uses.values()))
+                everything = {kind: sum(pages[kind] for pages in uses.values()) for kind in PAGES}
+                for of, pages in {**uses, "all": everything}.items():
+                    highest = peaks.setdefault(of, dict.fromkeys(PAGES, 0))
+                    highest.update({kind: max(highest[kind], pages[kind]) for kind in PAGES})
                 processor.update(times)
                 if peak > memory_gib * 2**30:
                     stopped = True
@@ -155,7 +171,9 @@ def _measure(name: str, home: Path, cores: int, negatives: int, memory_gib: floa
         return {"stopped": f"needed more than {memory_gib} GiB", "peak_mib": peak_mib}
     if status:
         raise RuntimeError("\n".join(said[-30:]))
-    return json.loads(said[-1]) | {"peak_mib": peak_mib, "processor_seconds": round(sum(processor.values()), 1)}
+    by_process = {of: {kind: round(size / 2**20) for kind, size in pages.items()} for of, pages in peaks.items()}
+    used = {"peak_mib": peak_mib, "peaks_mib": by_process, "processor_seconds": round(sum(processor.values()), 1)}
+    return json.loads(said[-1]) | used
 
 
 def _tree(pid: int) -> list[psutil.Process]:
@@ -166,17 +184,24 @@ def _tree(pid: int) -> list[psutil.Process]:
         return []
 
 
-def _tree_use(pid: int) -> tuple[int, dict[int, float]]:
-    """Bytes of memory of a process tree, and the seconds of processor that each of its processes has used."""
-    total, times = 0, {}
+def _tree_use(pid: int) -> tuple[dict[str, dict[str, int]], dict[int, float]]:
+    """Bytes of memory of a process tree by kind of process and of pages, and each process's seconds of processor."""
+    uses: dict[str, dict[str, int]] = {}
+    times = {}
     for process in _tree(pid):
         try:
-            total += process.memory_full_info().pss
+            java = process.name() == "java"
+            kind = "spark" if java else "python" if process.pid == pid else "python workers"
+            lines = Path(f"/proc/{process.pid}/smaps_rollup").read_text().splitlines()[1:]
+            sizes = {line.split(":")[0]: int(line.split()[1]) << 10 for line in lines}
+            pages = uses.setdefault(kind, dict.fromkeys(PAGES, 0))
+            pages["anonymous"] += sizes["Pss_Anon"]
+            pages["files"] += sizes["Pss_File"] + sizes["Pss_Shmem"]
             spent = process.cpu_times()
             times[process.pid] = spent.user + spent.system
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
+        except (psutil.NoSuchProcess, psutil.AccessDenied, OSError, KeyError):  # it has ended meanwhile
             continue
-    return total, times
+    return uses, times
 
 
 def _kill_tree(pid: int) -> None:
@@ -194,7 +219,7 @@ def _spark(home: Path, cores: int) -> "AbstractContextManager[SparkSession]":
     return spark_session(NightConfig(cores=str(cores), driver_memory="2g"), home / "spark")
 
 
-def floor(home: Path, cores: int, negatives: int) -> dict:
+def floor(home: Path, cores: int, negatives: int, seconds: int) -> dict:
     """Spark reads the clicks and writes them."""
     with _spark(home, cores) as spark:
         clicks = spark.read.parquet(str(home / "lake" / "clicks"))
@@ -203,7 +228,7 @@ def floor(home: Path, cores: int, negatives: int) -> dict:
         return {"seconds": round(time.perf_counter() - started, 2)}
 
 
-def night(home: Path, cores: int, negatives: int) -> dict:
+def night(home: Path, cores: int, negatives: int, seconds: int) -> dict:
     """The nightly job's own steps, from the lake to the finished training set."""
     from feature_repo.card import load_card
     from feature_repo.store import open_store, register
@@ -241,7 +266,7 @@ class Silent:
         pass
 
 
-def memory(home: Path, cores: int, negatives: int) -> dict:
+def memory(home: Path, cores: int, negatives: int, seconds: int) -> dict:
     """The same tables in the memory of one process."""
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -264,10 +289,46 @@ def memory(home: Path, cores: int, negatives: int) -> dict:
     return {"seconds": round(total, 2), "rows": len(clicks), "rows_per_s": round(len(clicks) / total)}
 
 
+class _Enough(Exception):
+    pass
+
+
+def training(home: Path, cores: int, negatives: int, seconds: int) -> dict:
+    """The trainer on the set that ``night`` has made: all that comes before the first epoch, and some of it."""
+    import torch
+
+    from feature_repo.card import load_card
+    from model.settings.model import NO_CLOSED_FORM, DATConfig
+    from training.fit import make_trainer
+    from training.training_set import TrainingSet
+
+    torch.set_num_threads(cores)
+    started = time.process_time()
+    data = TrainingSet.load(home / "training_sets" / TEST_DAY.isoformat(), load_card(home / "bench.toml"))
+    loaded = time.process_time()
+    trainer = make_trainer(data, DATConfig(closed_form=NO_CLOSED_FORM))
+    begun, began, trained = time.process_time(), time.perf_counter(), 0
+
+    def on_block() -> None:
+        nonlocal trained
+        trained = trainer.position
+        if time.process_time() - begun > seconds:
+            raise _Enough
+
+    with contextlib.suppress(_Enough):
+        trainer.epoch(on_block)
+    spent, passed = time.process_time() - begun, time.perf_counter() - began
+    return {
+        "rows": len(data), "load_rows_per_s": round(len(data) / (loaded - started)),
+        "first_pass_rows_per_s": round(len(data) / (begun - loaded)), "trained": trained,
+        "rows_per_s": round(trained / spent), "seconds": round(passed, 2),
+    }  # fmt: skip
+
+
 if __name__ == "__main__":
     if sys.argv[1:2] == ["--one"]:
-        _, _, name, home_, cores_, negatives_ = sys.argv
-        found = globals()[name](Path(home_), int(cores_), int(negatives_))
+        _, _, name, home_, *numbers_ = sys.argv
+        found = globals()[name](Path(home_), *map(int, numbers_))
         print(json.dumps(found))
     else:
         typer.run(trainingset)
