@@ -86,9 +86,22 @@ def trainingset(
             if all("seconds" in run.get(name, {}) for name in ("floor", "night")):
                 run["night_over_floor"] = round(run["night"]["seconds"] / run["floor"]["seconds"], 2)
             result["runs"].append(run)
+            result |= growth(result["runs"])
             if json_file:
                 write_evidence(json_file, result)
     print(json.dumps(result, indent=2))
+
+
+def growth(runs: list[dict]) -> dict:
+    """What the largest size needed, and how many times as much memory as the smallest: pages of files left out."""
+    found: dict = {"clicks_from": runs[0]["clicks"], "clicks_to": runs[-1]["clicks"]}
+    for name in ("night", "training"):
+        smallest, largest = (run.get(name, {}) for run in (runs[0], runs[-1]))
+        if "peaks_mib" in smallest and "peaks_mib" in largest:
+            before, now = (run["peaks_mib"]["all"]["anonymous"] for run in (smallest, largest))
+            found |= {f"{name}_mib": now, f"{name}_growth": round(now / before, 2)}
+            found[f"{name}_rows_per_s"] = largest["rows_per_s"]
+    return found
 
 
 def generate(home: Path, size: int, queries: int, items: int) -> None:

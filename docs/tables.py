@@ -80,6 +80,9 @@ SPEED = (
     ("retrieval", "an answer over HTTP from {items:,} items, at {rate:g} requests a second",
      "{p50_ms:.1f} ms (p50), {p99_ms:.1f} ms (p99); at most {requests_per_s:.0f} a second",
      "Redis, tower and search alone: {floor_p50_ms:.1f} ms (p50)"),
+    ("trainingset", "a night's set of {clicks_to:,} clicks, made and trained on",
+     "{night_rows_per_s:,} and {training_rows_per_s:,} clicks a second; {night_mib:,} and {training_mib:,} MiB",
+     "memory of {clicks_from:,} clicks of the same ids, times {night_growth:g} and {training_growth:g}"),
 )  # fmt: skip
 """Of ``evidence/bench-NAME.json``: what, its figure, and what stands beside it in the same run."""
 

@@ -274,7 +274,7 @@ class Trainer:
         self.optimiser.load_state(state["optimiser"])
         self.random.set_state(state["random"])
         self.done = state["done"]
-        if state["position"]:
+        if state.get("position"):  # a release before has none
             self.begin()
             self.position = state["position"]
             self.load_within_epoch(state)
