@@ -10,7 +10,7 @@ import json
 import os
 import tempfile
 import uuid
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from filelock import FileLock
 from kafka import KafkaConsumer, TopicPartition
 from kafka.admin import KafkaAdminClient
 from pydantic import BaseModel
+from pyspark.sql import DataFrame
 
 from feature_repo.place import Place, UrlPath, parquet_metadata, read_parquet, write_parquet
 from feature_repo.table import write_text
@@ -153,28 +154,44 @@ def read_topic(connection: KafkaConnection) -> Listed:
     return listed
 
 
+def remember(clicks: DataFrame, listed: Listed) -> DataFrame:
+    """Clicks without those that are forgotten, as Spark's workers find them."""
+    if not listed:
+        return clicks
+
+    def run(batches: Iterable[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
+        for batch in batches:
+            yield batch.filter(pa.array(_stays(batch, listed)))
+
+    return clicks.mapInArrow(run, clicks.schema)
+
+
 def leave_out(folder: Place, listed: Listed) -> int:
     """Rewrite the Parquet files of clicks under a folder without what is forgotten; returns how many clicks went."""
     gone = 0
     ids = pa.array(list(listed), pa.string())
     for file in sorted(folder.rglob("*.parquet")) if listed else ():
-        found = read_parquet(file, ["query_id"])["query_id"]
-        at = pc.indices_nonzero(pc.is_in(found, ids)).to_numpy()
-        if not len(at):
+        if not pc.any(pc.is_in(read_parquet(file, ["query_id"])["query_id"], ids)).as_py():
             continue
         rows = read_parquet(file)
-        names = [name for name in ("partition", "offset") if name in rows.schema.names]
-        some = rows.select(["query_id", "event_time", *names]).take(pa.array(at)).to_pydict()
-        none = [None] * len(at)
-        kept = remembered(
-            listed, some["query_id"], some["event_time"], some.get("partition", none), some.get("offset", none)
-        )
-        if not kept.all():
-            stays = np.ones(len(rows), bool)
-            stays[at[~kept]] = False
+        stays = _stays(rows, listed)
+        if not stays.all():
             replace(file, rows.filter(pa.array(stays)))
-            gone += int((~kept).sum())
+            gone += int((~stays).sum())
     return gone
+
+
+def _stays(clicks: pa.Table | pa.RecordBatch, listed: Listed) -> np.ndarray:
+    """[N] which of some clicks are not forgotten."""
+    stays = np.ones(len(clicks), bool)
+    at = pc.indices_nonzero(pc.is_in(clicks["query_id"], pa.array(list(listed), pa.string())))
+    names = [name for name in ("partition", "offset") if name in clicks.schema.names]
+    some = clicks.select(["query_id", "event_time", *names]).take(at).to_pydict()
+    none = [None] * len(at)
+    stays[at.to_numpy()] = remembered(
+        listed, some["query_id"], some["event_time"], some.get("partition", none), some.get("offset", none)
+    )
+    return stays
 
 
 def drop(folder: Place, ids: Listed, column: str = "query_id") -> int:

@@ -29,7 +29,7 @@ from model.click import EARLIEST_MS, LATEST_MS
 from model.newest_day import DayCount
 from model.windows import begins, day_of
 from spark_jobs.day_column import day_column
-from spark_jobs.forgotten import known, leave_out
+from spark_jobs.forgotten import known, remember
 
 COLUMNS = ("event_id", "query_id", "item_id", "event_time", "partition", "offset", "event_type", "value", "position")
 PARTS_A_DAY = 24
@@ -57,10 +57,10 @@ def _once(clicks: DataFrame, *within: str) -> DataFrame:
 def land(clicks: DataFrame, card: DatasetCard, lake: Place, landing: str) -> None:
     """Write a landing's valid clicks by event date, in place of what it wrote before; none that are forgotten."""
     dated = clicks.where(valid()).withColumn("date", day_column(card, F.col("event_time")))
-    by_date = spread(_once(dated, "date"), card).sortWithinPartitions("date", "event_time", "event_id")
+    once = remember(_once(dated, "date"), known(lake))
+    by_date = spread(once, card).sortWithinPartitions("date", "event_time", "event_id")
     with write_table(lake / f"landing={landing}") as folder:
         write_counted(by_date, folder)
-        leave_out(folder, known(lake))
 
 
 def spread(rows: DataFrame, card: DatasetCard) -> DataFrame:
@@ -98,11 +98,10 @@ def compact(spark: SparkSession, card: DatasetCard, lake: Place) -> int:
     crowded = {date: parts for date, parts in topic.items() if len(parts) > 1}
     last = max((int(found[1]) for one in landed if (found := re.fullmatch(_COMPACTED, one.name))), default=0)
     for number, (day, parts) in enumerate(sorted(crowded.items()), last + 1):
-        once = _once(_read(spark, lake, parts))
+        once = remember(_once(_read(spark, lake, parts)), known(lake))
         with write_table(lake / f"landing=compacted-{number:06d}") as folder:
             by_time = spread(once, card).sortWithinPartitions("event_time", "event_id")
             by_time.write.parquet(str(folder / f"date={day}"))
-            leave_out(folder, known(lake))
         for one in parts:
             delete_table(one.folder)
             landed.remove(one)

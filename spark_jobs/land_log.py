@@ -25,6 +25,7 @@ from feature_repo.reader.report import ReadReport
 from feature_repo.reader.text import literal
 from feature_repo.table import dataset, delete_table, files_of_tables, upload_files, write_table
 from model.click import EARLIEST_MS
+from model.forgetting import Listed
 from model.settings.night import Rules
 from spark_jobs import land_log_on_spark
 from spark_jobs.day_column import date_sql
@@ -147,25 +148,24 @@ def land_log(
     paths = None if card.clicks.sql else {folder / file.path: file.number for file in changed}
     number = max((int(report.landing.removeprefix("log-")) for report in earlier), default=0) + 1
     landing = f"log-{number:06d}"
-    kept = [one for one in landings(lake) if not (stale and one.of_log)]
+    kept, gone = [one for one in landings(lake) if not (stale and one.of_log)], known_forgotten(lake)
     with ExitStack() as stack:
         if spark:
             scratch = lake.parent / ".reading"  # where executors write what this process reads; a killed night's goes
             delete_table(scratch)
             stack.callback(delete_table, scratch)
             rows, facts = land_log_on_spark.read_log(spark, card, folder, paths or {}, scratch)
-            report, write = profile.report(card, facts), partial(land_log_on_spark.write, rows, card, kept)
+            report, write = profile.report(card, facts), partial(land_log_on_spark.write, rows, card, kept, gone)
             missing = partial(land_log_on_spark.missing, rows, kept)
         else:
             staged = stack.enter_context(stage(card, folder, paths))
-            report, write = profile.profile(staged), partial(_write, staged, card, kept)
+            report, write = profile.profile(staged), partial(_write, staged, card, kept, gone)
             missing = partial(_missing, staged, kept)
         check_log(report, rules)
         report = report.model_copy(update={"problems": [*report.problems, *_lost(card, changed, known, missing)]})
         with write_table(lake / f"landing={landing}") as target:
             landed = write(target)
-            landed -= leave_out(target, known_forgotten(lake))
-            shown = [row for row in report.examples if row["query_id"] not in known_forgotten(lake)]
+            shown = [row for row in report.examples if row["query_id"] not in gone]
             counted = LandingReport(
                 **dict(report) | {"examples": shown},
                 landing=landing,
@@ -231,13 +231,14 @@ def _sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _write(staged: Staged, card: DatasetCard, kept: list[Landing], target: Place) -> int:
-    """Write the rows that the lake does not have; returns how many. An object store gets them from a disk."""
+def _write(staged: Staged, card: DatasetCard, kept: list[Landing], gone: Listed, target: Place) -> int:
+    """Write the rows that the lake does not have and that are not forgotten; returns how many. An object store gets
+    them from a disk."""
     if isinstance(target, Path):
         target.mkdir(parents=True)
-        return _write_new(staged, card, kept, target)
+        return _write_new(staged, card, kept, target) - leave_out(target, gone)
     with TemporaryDirectory(prefix="dat-landing-") as scratch:
-        rows = _write_new(staged, card, kept, Path(scratch))
+        rows = _write_new(staged, card, kept, Path(scratch)) - leave_out(Path(scratch), gone)
         upload_files(Path(scratch), target)
     return rows
 

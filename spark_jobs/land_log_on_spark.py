@@ -21,7 +21,9 @@ from feature_repo.reader.clicks import ROWS_A_FILE, Staged, stage, stage_batches
 from feature_repo.reader.faults import refuse
 from feature_repo.reader.files import TABLE
 from feature_repo.reader.profile import EXAMPLES, Facts, facts_of
+from model.forgetting import Listed
 from spark_jobs.day_column import day_column
+from spark_jobs.forgotten import remember
 from spark_jobs.lake import COLUMNS, Landing, spread, write_counted
 
 SCHEMA = pa.schema(
@@ -143,8 +145,8 @@ def missing(rows: DataFrame, kept: list[Landing], numbers: list[int]) -> dict[in
     return {row["file"]: row["count"] for row in lost.collect()}
 
 
-def write(rows: DataFrame, card: DatasetCard, kept: list[Landing], target: Place) -> int:
-    """Write the rows that the lake does not have by date; returns how many."""
+def write(rows: DataFrame, card: DatasetCard, kept: list[Landing], gone: Listed, target: Place) -> int:
+    """Write the rows that the lake does not have, and that are not forgotten, by date; returns how many."""
     spark, none = rows.sparkSession, F.lit(None)
     dated = rows.withColumn("date", day_column(card, F.col("event_time")))
     dates = [row["date"] for row in dated.select("date").distinct().collect()]
@@ -152,5 +154,5 @@ def write(rows: DataFrame, card: DatasetCard, kept: list[Landing], target: Place
     if there:
         dated = dated.join(spark.read.schema("event_id string").parquet(*there), "event_id", "anti")
     full = dated.withColumns({"partition": none.cast("int"), "offset": none.cast("long")}).select(*COLUMNS, "date")
-    by_date = spread(full, card).sortWithinPartitions("date", "event_time", "position")
+    by_date = spread(remember(full, gone), card).sortWithinPartitions("date", "event_time", "position")
     return write_counted(by_date, target)
