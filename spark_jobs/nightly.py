@@ -289,6 +289,8 @@ class Night:
     def _newest_day(self) -> date:
         last_out = cut_by(self.card, self.config) == "last-out"
         days = lake.day_counts(self.lake, LOOKED_AT)
+        if not days:
+            raise NightError(f"the click lake {self.lake} is empty: land clicks first, by a night without --no-log")
         if last_out:
             return latest(self.card, max(last for _, _, last in days), last_out)
         newest = newest_day(self.card, days, self.config.rules.min_day)
