@@ -59,7 +59,8 @@ class NightConfig(SettingsPart):
     """Which rows of log files a bundle's state holds: all that have landed, since no stream will deliver them; or those
     before the cut, where the day after it is replayed through Kafka."""
     kafka_jars: Path | None = None
-    """A folder with the jars of Spark's Kafka connector; by default they come from Maven Central, once."""
+    """A folder with the jars that Spark lacks: its Kafka connector, and S3's file system for a home there. None: they
+    come from Maven Central, once."""
     metrics_file: Path | None = None
     """Where the night's figures for Prometheus go when it ends: a ``.prom`` file in the folder that node_exporter's
     textfile collector reads."""
