@@ -40,14 +40,6 @@ RUN uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --
     && uv pip install --no-cache --compile-bytecode --python /opt/dat/bin/python --no-deps /wheel/*.whl \
     && find /opt/dat -type d \( -name tests -o -path '*/feast/ui/build' -o -path '*/pyarrow/include' \) -prune -exec rm -r {} +
 
-FROM build AS night-env
-RUN uv pip install --no-cache --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/night.lock \
-    && uv pip install --no-cache --python /opt/dat/bin/python --no-deps /wheel/*.whl
-# Spark's Kafka connector and its file system on S3, which a night elsewhere fetches from Maven Central.
-RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless \
-    && /opt/dat/bin/python -c "import shutil; from cli.spark_jars import kafka_jars, s3_jars; \
-from pathlib import Path; Path('/opt/dat/jars').mkdir(); [shutil.copy(jar, '/opt/dat/jars') for jar in kafka_jars() + s3_jars()]"
-
 FROM ${BASE} AS role
 ARG BASE
 ARG RELEASE=
@@ -74,8 +66,19 @@ CMD ["updater"]
 
 FROM role AS night
 USER root
-RUN apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/*
+# In its place, since to copy an environment of this size takes as long as to install it. Spark's Kafka connector
+# and its file system on S3 are what a night elsewhere fetches from Maven Central.
+RUN --mount=type=bind,from=build,source=/,target=/mnt/build \
+    apt-get update && apt-get install -y --no-install-recommends openjdk-17-jre-headless && rm -rf /var/lib/apt/lists/* \
+    && cp -a /mnt/build/opt/dat /opt/dat && cd /mnt/build/src && uv=/mnt/build/usr/local/bin/uv \
+    && $uv pip install --no-cache --python /opt/dat/bin/python --no-deps --require-hashes -r requirements/night.lock \
+    && $uv pip install --no-cache --python /opt/dat/bin/python --no-deps /mnt/build/wheel/*.whl \
+    && find /opt/dat -type d \( -name tests -o -path '*/feast/ui/build' -o -path '*/pyarrow/include' -o -path '*/torch/include' \
+        -o -path '*/nvidia/*/include' \) -prune -exec rm -r {} + \
+    && mkdir /opt/dat/jars /tmp/home && cd /tmp/home \
+    && HOME=/tmp/home REQUESTS_CA_BUNDLE=/etc/ssl/certs/ca-certificates.crt /opt/dat/bin/python -c "import shutil; \
+from cli.spark_jars import kafka_jars, s3_jars; [shutil.copy(jar, '/opt/dat/jars') for jar in kafka_jars() + s3_jars()]" \
+    && rm -rf /tmp/home
 USER 10001:10001
-COPY --from=night-env /opt/dat /opt/dat
 ENV DAT_NIGHT__KAFKA_JARS=/opt/dat/jars
 CMD ["nightly", "--date", "yesterday"]

@@ -2,7 +2,7 @@
 # Builds the Dockerfile's targets where no Docker is, as root, with debootstrap and buildah
 # (apt-get install buildah debootstrap):
 #
-#   deploy/build_images.sh FOLDER serve updater
+#   deploy/build_images.sh FOLDER serve updater night
 #
 # A target becomes a root file system, FOLDER/<target>, and its settings, FOLDER/<target>.json (OCIv1.config). Debian's
 # Python stands in for BASE. All that is written lies in FOLDER, and FOLDER/base is used again.
