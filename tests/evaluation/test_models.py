@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from evaluation.metrics import MISS
-from evaluation.models import MODELS, applicable, build, dat_config
+from evaluation.models import MODELS, SEQUENCES, applicable, build, dat_config
 from evaluation.ranks import rank_clicks
 from evaluation.retriever import Retriever
 from evaluation.test_clicks import TestClicks
@@ -37,6 +37,7 @@ def fitted(data: TrainingSet) -> Callable[[str], Retriever]:
         if name not in models:
             small = {"tower": SMALL.model_dump()} if name.startswith(("dat", "two-tower")) else {}
             small |= {"closed_form": {"weight": 0}} if name == "dat" else {}  # what is chosen has tests of its own
+            small |= {"memory": {"dim": 16, "span": 12}} if name in ("dat", *SEQUENCES) else {}
             models[name] = build(name, seed=0, **LEARNING, **small)
             models[name].fit(data, CUT_MS)
         return models[name]
