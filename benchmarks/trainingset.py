@@ -229,7 +229,7 @@ def _spark(home: Path, cores: int) -> "AbstractContextManager[SparkSession]":
     from model.settings.night import NightConfig
     from spark_jobs.session import spark_session
 
-    return spark_session(NightConfig(cores=str(cores), driver_memory="2g"), home / "spark")
+    return spark_session(NightConfig(cores=str(cores)), home / "spark")
 
 
 def floor(home: Path, cores: int, negatives: int, seconds: int) -> dict:
