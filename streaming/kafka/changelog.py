@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import pyarrow as pa
@@ -25,7 +25,8 @@ _STALLED_S = 30  # a worker's transaction ends within ten seconds, or is aborted
 
 
 class Change(NamedTuple):
-    """Rows of one record, and what its headers say: see :data:`NEXT`, :data:`DRIFT`, :data:`ARRIVED`; 0 is not said."""
+    """Rows of one record, its headers, and what they say: see :data:`NEXT`, :data:`DRIFT`, :data:`ARRIVED`; 0 is not
+    said."""
 
     partition: int
     next: int
@@ -34,6 +35,7 @@ class Change(NamedTuple):
     drift: bool
     arrived: int = 0
     offset: int = 0
+    headers: Sequence[tuple[str, bytes]] = ()
 
 
 def changes(records: Iterable, bundle: str) -> Iterator[Change]:
@@ -67,7 +69,8 @@ def split(records: Iterable, bundle: str) -> tuple[list[Change], list[Any]]:
         headers = dict(record.headers)
         next_, _, source = headers.get(NEXT, b"0").decode().partition(" ")
         arrived = int(headers.get(ARRIVED, 0))
-        ours.append(Change(record.partition, int(next_), source, packed.rows, DRIFT in headers, arrived, record.offset))
+        drift, at = DRIFT in headers, record.offset
+        ours.append(Change(record.partition, int(next_), source, packed.rows, drift, arrived, at, record.headers))
     return ours, unreadable
 
 

@@ -10,7 +10,7 @@ what was clicked since the cut comes first, and from then on new clicks go befor
 import logging
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -23,6 +23,7 @@ from kafka.errors import FencedInstanceIdError, KafkaError
 from feature_repo.rows_format import FORMAT
 from model.bundle import Bundle
 from model.settings.updater import UpdaterConfig
+from model.tracing import Attributes, linked
 from streaming import metrics
 from streaming.kafka.changelog import Change
 from streaming.kafka.offsets import sink_group, texts
@@ -230,14 +231,15 @@ class FeastSink:
     def _follow(self, batches: dict[TopicPartition, Polled]) -> None:
         for topic, side in self._sides.items():
             read: dict[int, Change] = {}
+            polled = {p: batch.changes for p, batch in batches.items() if p.topic == topic}
             tables = [
                 row
-                for partition, batch in batches.items()
-                if partition.topic == topic
-                for row in stamped(_noting(batch.changes, read), self._marks[partition].base)
+                for partition, found in polled.items()
+                for row in stamped(_noting(found, read), self._marks[partition].base)
             ]
+            changes = [change for found in polled.values() for change in found if not change.drift]
             for part in slices(latest(tables), self.config.sink_rows):
-                if not self._write(side, part):
+                if not self._write(side, part, changes=changes):
                     return
             self._tell(topic, read)
         self._commit({p: batch.next for p, batch in batches.items() if p not in self._rests})
@@ -283,9 +285,21 @@ class FeastSink:
             write = partial(self._writer.write_progress, partition, change.next, stamp)
             self._insist(write, 1)
 
-    def _write(self, side: str, rows: pa.RecordBatch, seeds: bool = False) -> bool:
-        """Write until it succeeds; False if told to stop before. A query of the changelog without clicks was
-        forgotten: its row is cleared."""
+    def _write(
+        self, side: str, rows: pa.RecordBatch, seeds: bool = False, changes: Sequence[Change] = ()
+    ) -> bool:  # fmt: skip
+        """Write until it succeeds; False if told to stop before.
+
+        Args:
+            seeds: The rows are the bundle's, not the changelog's.
+            changes: What they were read from: a trace leads to their folds.
+        """
+        told: Attributes = {"dat.rows": len(rows), "dat.bundle": self.bundle.version}
+        with linked(f"write {side}", changes, told):
+            return self._put(side, rows, seeds)
+
+    def _put(self, side: str, rows: pa.RecordBatch, seeds: bool) -> bool:
+        """A query of the changelog without clicks was forgotten: its row is cleared."""
         gone = pc.equal(rows["clicks"], 0) if side == "query" and not seeds else None
         if gone is not None and pc.any(gone).as_py():
             cleared, rows = rows.filter(gone), rows.filter(pc.invert(gone))

@@ -11,13 +11,14 @@ from pathlib import Path
 import httpx
 import pytest
 from kafka import TopicPartition
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 from devstack.processes import Verb
 from model import tracing
 from model.bundle_store import BundleStore
 from streaming.kafka.clients import free_consumer
 from tests.cli.conftest import Run
-from tests.otlp import attributes, receiver
+from tests.otlp import Received, attributes, receiver
 from tests.streaming.loop import eventually
 from tests.tiny import tiny_bundle, tiny_store
 
@@ -31,7 +32,12 @@ def imported(log: Path) -> set[str]:
     return set(re.findall(r"^import time: +\d+ \| +\d+ \| +(\S+)$", log.read_text(errors="replace"), re.M))
 
 
-def test_a_click_is_followed_from_its_request_to_its_folds_and_the_day_has_loaded_nothing_of_the_night(
+def written(received: Received, side: str) -> list[Span]:
+    """The writes of changes; those of the bundle's own rows come from no fold."""
+    return [span for span in received.named("dat-updater", f"write {side}") if span.links]
+
+
+def test_a_click_is_followed_from_its_request_to_the_online_store_and_the_day_has_loaded_nothing_of_the_night(
     kafka, tmp_path: Path
 ):
     home = tmp_path / "home"
@@ -63,6 +69,8 @@ def test_a_click_is_followed_from_its_request_to_its_folds_and_the_day_has_loade
         partition, offset = map(int, posted["token"].split(":")[:2])
         client.get("/v1/retrieve", params=ask | {"wait_for": posted["token"]}).raise_for_status()
         eventually(lambda: bool(received.named("dat-updater", "fold item")), "a trace of the item's fold")
+        for side in ("query", "item"):
+            eventually(lambda s=side: bool(written(received, s)), f"a trace of the {side}'s row in the online store")
         eventually(lambda: bool(received.named("dat-serve", "POST /v1/clicks")), "a trace of the request")
         eventually(lambda: len(received.named("dat-serve", "answer")) == 2, "traces of both answers")
     (request,) = received.named("dat-serve", "POST /v1/clicks")
@@ -82,6 +90,10 @@ def test_a_click_is_followed_from_its_request_to_its_folds_and_the_day_has_loade
     assert said["dat.answer_id"] == before["answer_id"]
     assert [(link.trace_id, link.span_id) for link in fold.links] == [(request.trace_id, request.span_id)]
     assert [(link.trace_id, link.span_id) for link in item_fold.links] == [(fold.trace_id, fold.span_id)]
+    for side, of in (("query", fold), ("item", item_fold)):
+        (write,) = written(received, side)
+        assert [(link.trace_id, link.span_id) for link in write.links] == [(of.trace_id, of.span_id)]
+        assert attributes(write) == {"dat.rows": 1, "dat.bundle": bundle.version}
     assert attributes(fold)["messaging.batch.message_count"] == 1 and attributes(fold)["dat.bundle"] == bundle.version
     assert (
         answer.parent_span_id == wait.parent_span_id == asked.span_id
