@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import faiss
 import numpy as np
 
-from serving.index.lists import InvertedLists
+from serving.index.lists import InvertedLists, with_spare
 
 Array = np.ndarray
 TOPS = (100, 1_000)  # recall is measured on so many rows of each query
@@ -60,7 +60,7 @@ class Calibration:
                 hits = 0
                 for query, order, right in zip(self.queries, ranks, self._best[:, :top], strict=True):
                     with lock():
-                        found, _ = lists.search(query, top, np.ascontiguousarray(order[:least]))
+                        found, _ = lists.search(query, with_spare(top), np.ascontiguousarray(order[:least]))
                     hits += len(np.intersect1d(found, right, assume_unique=True))
                 if hits >= recall * self._best[:, :top].size:
                     break

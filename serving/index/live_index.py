@@ -12,7 +12,7 @@ import numpy as np
 
 from model.settings.serving import IndexConfig
 from serving.index.calibration import Calibration, Probes
-from serving.index.lists import InvertedLists, list_count
+from serving.index.lists import InvertedLists, list_count, with_spare
 from serving.index.rwlock import ReadWriteLock
 from serving.index.search import Hits, best_rows, search_lists
 from serving.index.subset import Subset
@@ -155,9 +155,10 @@ class LiveIndex:
                 if only is not None and only.size * self.dimension <= _SCORED:
                     hits = self._score(vectors[q], only, count, out)
                 elif lists is not None:
-                    hits = search_lists(
-                        lists, self._probes, whole[q], vectors[q], count, out, only, size, self._size
-                    )  # fmt: skip
+                    found, _ = search_lists(
+                        lists, self._probes, whole[q], vectors[q], with_spare(count), out, only, size, self._size
+                    )
+                    hits = best_rows(found, self._vectors.get(found) @ vectors[q], count)
                 else:
                     whole[q, out] = -np.inf
                     if only is not None:

@@ -16,7 +16,7 @@ def search_lists(
     lists: InvertedLists, probes: Probes, rank: Array, vector: Array, n: int, exclude: Array, only: Subset | None,
     rows: int, visible: int,
 ) -> Hits:  # fmt: skip
-    """The best n rows of the lists whose centroids score best.
+    """The best n rows, by rounded scores, of the lists whose centroids score best.
 
     Args:
         rank: [lists] scores of the centroids. exclude: Rows that must not come back. only: The rows that may.

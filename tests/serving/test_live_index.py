@@ -218,6 +218,20 @@ def test_default_probes_find_nearly_everything_in_a_clustered_corpus():
     assert not any(set(a) & set(s) for a, s in zip(lists.search(queries, 100, seen)[0].tolist(), seen, strict=True))
 
 
+def test_lists_of_rounded_numbers_give_the_exact_order_and_hold_vectors_of_any_size():
+    """Neighbours that rounding to two bytes cannot tell apart, as far as the spare rows reach."""
+    rng = np.random.default_rng(8)
+    vectors = unit(rng, 1)[0] + 0.01 * rng.normal(size=(3_000, D)).astype(np.float32)
+    vectors[0] = 1e30
+    index = LiveIndex(vectors, IndexConfig(kind="ivf", probes=256))
+    query = np.abs(unit(rng, 1))
+    rows, scores = index.search(query, 50)
+    right, exact = LiveIndex(vectors, EXACT).search(query, 50)
+    assert rows[0, 0] == 0
+    np.testing.assert_array_equal(rows, right)
+    np.testing.assert_allclose(scores, exact, rtol=1e-6)
+
+
 @pytest.fixture(scope="module")
 def of_topics():
     """An index with lists, the exact one of the same 60,000 vectors, and queries."""
