@@ -52,7 +52,7 @@ def main(
         for name, sizes in towers.items():
             for size, row in sizes.items():
                 figures = (f"{row[key]:.2f}" for key in ("numpy_us", "torch_us", "floor_us"))
-                table.add_row(preset, name, size, f"{row['apart']:.1e}", *figures)
+                table.add_row(preset, name, size.removeprefix("of_"), f"{row['apart']:.1e}", *figures)
     Console().print(table)
     if json_file:
         write_evidence(json_file, report)
@@ -97,7 +97,7 @@ def measure(config: DATConfig, shipped: Towers, trained: dict[str, Pass], second
             read = np.ones((size, wide.shape[1]), np.float32)
             turns = [*(partial(run, inputs, a) for run in passes), partial(np.matmul, read, wide.T)]
             numpy_us, torch_us, floor_us = (1e6 * best / size for best in in_turns(turns, seconds))
-            report.setdefault(name, {})[str(size)] = {
+            report.setdefault(name, {})[f"of_{size}"] = {
                 "apart": float(np.abs(one - other).max()), "numpy_us": round(numpy_us, 3),
                 "torch_us": round(torch_us, 3), "floor_us": round(floor_us, 3),
             }  # fmt: skip

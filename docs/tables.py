@@ -80,8 +80,9 @@ SPEED = (
     ("retrieval", "an answer over HTTP from {items:,} items, at {rate:g} requests a second",
      "{p50_ms:.1f} ms (p50), {p99_ms:.1f} ms (p99); at most {requests_per_s:.0f} a second",
      "Redis, tower and search alone: {floor_p50_ms:.1f} ms (p50)"),
-    ("towers", "the query tower for one answer, in NumPy", "{memories[query][1][numpy_us]:.0f} µs",
-     "the trained one, in torch: {memories[query][1][torch_us]:.0f} µs; at most {memories[query][1][apart]:.0e} apart"),
+    ("towers", "the query tower for one answer, in NumPy", "{memories[query][of_1][numpy_us]:.0f} µs",
+     "the trained one, in torch: {memories[query][of_1][torch_us]:.0f} µs; "
+     "at most {memories[query][of_1][apart]:.0e} apart"),
     ("trainingset", "a night's set of {clicks_to:,} clicks, made and trained on",
      "{night_rows_per_s:,} and {training_rows_per_s:,} clicks a second; {night_mib:,} and {training_mib:,} MiB",
      "memory of {clicks_from:,} clicks of the same ids, times {night_growth:g} and {training_growth:g}"),
