@@ -66,8 +66,8 @@ def quiet() -> None:
     listen_to_kafka()
     for name in ("feast", "feast.repo_config", "py4j", "jgo"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    # Spark's bridge logs a Ctrl-C that it passes on as an error, with its traceback.
-    logging.getLogger().addFilter(lambda record: not record.exc_info or record.exc_info[0] is not KeyboardInterrupt)
+    # Spark's bridge logs each error that it raises, a Ctrl-C, too, with its traceback.
+    logging.getLogger().addFilter(lambda record: "/py4j/" not in record.pathname)
 
 
 def listen_to_kafka() -> None:

@@ -40,11 +40,11 @@ def _beside(final: Path, process: int, what: str) -> Path:
 def _delete_leftovers(final: Path) -> None:
     for left in final.parent.glob(f".{final.name}.*"):
         process, _, what = left.name.removeprefix(f".{final.name}.").partition(".")
-        if what in ("writing", "old") and process.isdigit() and not _runs(int(process)):
+        if what in ("writing", "old") and process.isdigit() and not runs(int(process)):
             _delete(left)
 
 
-def _runs(process: int) -> bool:
+def runs(process: int) -> bool:
     """Whether another process of that number runs; this one's leftovers are those of a namesake."""
     try:
         os.kill(process, 0)

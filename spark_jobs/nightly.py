@@ -19,7 +19,7 @@ Each step writes whole or not at all; training goes on from its checkpoint; the 
 import hashlib
 import json
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field, replace
 from datetime import date
 from functools import partial
@@ -138,7 +138,7 @@ class Night:
     def _run(self, day: date | None, again: bool) -> NightSummary:
         with ExitStack() as stack:
             with self.clock.stage("start Spark"):
-                spark = stack.enter_context(spark_session(self.config, self.home / "spark", self.jars))
+                spark = stack.enter_context(self._spark())
             self.master = spark.sparkContext.master or ""
             reach_store(spark, self.root)
             check_shared(spark, self.root)
@@ -152,6 +152,9 @@ class Night:
             if again or not finished or not training_set.has_rows(folder):
                 self._build(self._cut(spark, day), folder, made_from)
         return self._train_and_publish(day, folder, again)
+
+    def _spark(self) -> AbstractContextManager[SparkSession]:
+        return spark_session(self.config, self.home / "spark", self.jars, lambda: self.clock.last)
 
     def _land(self, spark: SparkSession, again: bool) -> None:
         take_notes(self.home, self.lake)

@@ -24,10 +24,12 @@ class Clock:
     def __init__(self, progress: Progress):
         self.progress = progress
         self.seconds: dict[str, float] = {}
+        self.last = ""
+        """The stage that began last."""
 
     @contextmanager
     def stage(self, name: str, total: int | None = None) -> Iterator[Callable[[int], None]]:
-        started = time.perf_counter()
+        started, self.last = time.perf_counter(), name
         with self.progress.stage(name, total) as advance:
             yield advance
         self.seconds[name] = round(time.perf_counter() - started, 2)

@@ -8,6 +8,8 @@ import contextlib
 import logging
 import os
 import shlex
+import shutil
+import socket
 import sys
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
@@ -19,8 +21,10 @@ from py4j.protocol import Py4JError
 from pyspark import SparkConf, SparkContext
 from pyspark.sql import SparkSession
 
+from feature_repo.atomic import runs
 from feature_repo.place import Place, UrlPath
 from model.settings.night import NightConfig
+from spark_jobs.jvm_end import JvmEnd, forget_session, has_ended
 
 ALWAYS = {
     "spark.sql.session.timeZone": "UTC",
@@ -31,14 +35,20 @@ ALWAYS = {
 
 
 @contextmanager
-def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = None) -> Iterator[SparkSession]:
+def spark_session(
+    config: NightConfig, scratch: Path, jars: list[Path] | None = None, step: Callable[[], str] = lambda: ""
+) -> Iterator[SparkSession]:
     """The session of the master that Spark was told of, or a local one; it stops with the context.
 
     A session that this process already has is joined, whatever its settings, and left running.
 
     Args:
-        scratch: Folder for local Spark's shuffles and warehouse, and for its log.
+        scratch: Folder for local Spark's log, and for its shuffles and warehouse while it runs.
         jars: Connector jars to put on the class path.
+        step: What is being done with it, for the sentence on its end.
+
+    Raises:
+        SparkEnded: its JVM did not start, has ended, or is out of memory.
     """
     if (running := SparkSession._instantiatedSession) is not None:
         yield running
@@ -47,18 +57,44 @@ def spark_session(config: NightConfig, scratch: Path, jars: list[Path] | None = 
     scratch.mkdir(parents=True, exist_ok=True)
     # Not in the main thread: there Ctrl-C would leave a half-started JVM that never ends, and PySpark would put its own
     # handler in place of ours, which calls into the JVM from within the call that it interrupts.
-    with _stderr_to(scratch / "spark.log"), ThreadPoolExecutor(1, "start-spark") as starter:
-        spark = starter.submit(_start, config, scratch, jars or []).result()
+    local_dir = _local_dir(scratch)
+    said = _said()
+    end = JvmEnd(config, said, scratch / "spark.log")
+    try:
+        with _stderr_to(scratch / "spark.log"), ThreadPoolExecutor(1, "start-spark") as starter:
+            spark = starter.submit(_start, config, said, local_dir, jars or []).result()
+    except Exception as error:
+        if told := end.no_start(error):
+            forget_session()
+            raise told from error
+        raise
     spark.sparkContext.setLogLevel("ERROR")
     # What fails is raised to us; py4j also logs it, with a traceback for every call that Ctrl-C interrupts.
     logging.getLogger("py4j").setLevel(logging.CRITICAL)
     try:
         yield spark
+    except Exception as error:
+        if told := end.of(error, step()):
+            raise told from error
+        raise
     finally:
-        with contextlib.suppress(
-            Py4JError, OSError
-        ):  # after an interrupted call the JVM may not answer: it ends with us
-            spark.stop()
+        if has_ended():
+            forget_session()
+        else:
+            with contextlib.suppress(Py4JError, OSError):  # after an interrupted call the JVM may not answer
+                spark.stop()
+        shutil.rmtree(local_dir, ignore_errors=True)
+
+
+def _local_dir(scratch: Path) -> Path:
+    """This process's own folder for shuffles, which a JVM that is killed leaves behind; others' that are gone go."""
+    ours = f"local-{socket.gethostname()}-"
+    for left in scratch.glob(f"{ours}*"):
+        if not runs(int(left.name.removeprefix(ours))):
+            shutil.rmtree(left, ignore_errors=True)
+    made = scratch / f"{ours}{os.getpid()}"
+    made.mkdir(exist_ok=True)
+    return made
 
 
 def reach_store(spark: SparkSession, home: Place) -> None:
@@ -85,20 +121,19 @@ def is_local(spark: SparkSession) -> bool:
     return (spark.sparkContext.master or "local").startswith("local")
 
 
-def _start(config: NightConfig, scratch: Path, jars: list[Path]) -> SparkSession:
+def _start(config: NightConfig, said: dict[str, str], scratch: Path, jars: list[Path]) -> SparkSession:
     launch = {
         "spark.master": f"local[{config.cores}]",
         "spark.app.name": "dat-nightly",
         "spark.driver.memory": config.driver_memory,
-        "spark.driver.extraJavaOptions": config.driver_java_options,
+        # Spark makes a folder "artifacts" in the JVM's working directory.
+        "spark.driver.extraJavaOptions": f'"-Duser.dir={scratch.absolute()}" {config.driver_java_options}',
     }
     if jars:
         launch["spark.jars"] = ",".join(str(jar) for jar in jars)
     if "PYSPARK_GATEWAY_PORT" in os.environ:  # under spark-submit the JVM runs, and knows all that was said
         SparkContext._ensure_initialized()
         said = dict(SparkConf().getAll())
-    else:
-        said = _said()
     local = said.get("spark.master", "local").startswith("local")
     if local:
         # Not on a cluster: its executors could not reach a driver that calls itself 127.0.0.1.
