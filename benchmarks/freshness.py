@@ -25,6 +25,7 @@ import numpy as np
 import typer
 
 from cli.evidence import write_evidence
+from cli.options import Json
 from devstack.processes import Verb
 
 if TYPE_CHECKING:
@@ -43,7 +44,7 @@ def freshness(
     restart_queries: Annotated[
         int, Option(min=1, help="Queries whose state the restart has to bring back.")
     ] = 1_000_000,
-    json_file: Annotated[Path | None, Option("--json")] = None,
+    json_file: Json = None,
 ) -> None:
     """Measure the loop from the click to the answer, on made-up clicks."""
     from devstack.broker import LocalBroker

@@ -29,6 +29,7 @@ import typer
 
 from benchmarks._bundles import trained_bundle
 from cli.evidence import write_evidence
+from cli.options import Json
 from model.bundle_store import BundleStore
 from model.settings.serving import IndexConfig
 from serving.index.live_index import LiveIndex
@@ -297,7 +298,7 @@ def main(
     home: Annotated[Path | None, typer.Option(help="A home whose bundle in service is scaled up.")] = None,
     hnsw: Annotated[bool, typer.Option(help="Measure HNSW too, which takes minutes to build.")] = True,
     streaming: Annotated[bool, typer.Option(help="Go through the streaming runbook too.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Recall, latency on one thread, updates a second and memory of the live index, beside raw HNSW and IVF."""
     sys.setswitchinterval(0.0005)  # as the service has it

@@ -22,6 +22,7 @@ import duckdb
 import typer
 
 from cli.evidence import write_evidence
+from cli.options import Json
 
 CARD = """
 name = "{name}"
@@ -35,7 +36,7 @@ FIRST_MS = 1_700_000_000_000
 def reader(
     rows: Annotated[int, typer.Option(min=1_000, help="Rows of the large files.")] = 10_000_000,
     files: Annotated[int, typer.Option(min=1, help="Small files.")] = 1_000,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: Json = None,
 ) -> None:
     """Measure the reading of logs."""
     result: dict[str, Any] = {"rows": rows, "files": files, "load_before": os.getloadavg()[0]}

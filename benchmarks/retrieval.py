@@ -30,6 +30,7 @@ import typer
 
 from benchmarks._bundles import scaled_bundle, trained_bundle
 from cli.evidence import write_evidence
+from cli.options import Json
 from model.bundle import Bundle
 from model.bundle_store import BundleStore
 
@@ -47,7 +48,7 @@ def main(
     home: Annotated[
         Path | None, typer.Option(help="A home whose bundle in service is scaled up, of any dataset of ours.")
     ] = None,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Latency and throughput over HTTP beside the floor, and the CPU and memory of the service, in one run."""
     import httpx

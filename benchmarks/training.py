@@ -23,6 +23,7 @@ import numpy as np
 import typer
 
 from cli.evidence import write_evidence
+from cli.options import Json
 
 if TYPE_CHECKING:
     from training.trainer import Trainer
@@ -49,7 +50,7 @@ def training(
     threads: Annotated[int, typer.Option(min=1)] = os.cpu_count() or 1,
     seconds: Annotated[int, typer.Option(min=1, help="At least so long for each peer.")] = 10,
     peers: Annotated[bool, typer.Option(help="Make an environment with both peers and measure them, too.")] = True,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: Json = None,
 ) -> None:
     """Measure training on made-up clicks of a skewed distribution."""
     import torch

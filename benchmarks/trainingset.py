@@ -33,6 +33,7 @@ import psutil
 import typer
 
 from cli.evidence import write_evidence
+from cli.options import Json
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -69,7 +70,7 @@ def trainingset(
     cores: Annotated[int, typer.Option(min=1)] = 2,
     negatives: Annotated[int, typer.Option(min=1, help="S: negatives for each positive.")] = 4,
     memory_gib: Annotated[float, typer.Option(help="A process tree that grows past this is stopped.")] = 6,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: Json = None,
 ) -> None:
     """Measure the making of training sets of growing sizes, beside a floor and one made in memory, and training."""
     result: dict = {

@@ -28,6 +28,7 @@ import numpy as np
 import typer
 
 from cli.evidence import write_evidence
+from cli.options import Json
 
 if TYPE_CHECKING:
     from model.bundle import Bundle
@@ -41,7 +42,7 @@ def updater(
     queries: Annotated[int, typer.Option(min=1)] = 50_000,
     items: Annotated[int, typer.Option(min=1)] = 20_000,
     batch: Annotated[int, typer.Option(help="Clicks a transaction of the query stage.")] = 4_000,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: Json = None,
 ) -> None:
     """Measure the updater at full speed, beside Quix Streams and its floors."""
     from benchmarks._peers import quixstreams_per_s

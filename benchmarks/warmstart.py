@@ -11,7 +11,6 @@ first warm model is trained like ``thrice``, a day before the first night.
 import json
 import os
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import numpy as np
@@ -20,6 +19,7 @@ import pyarrow.compute as pc
 import typer
 
 from cli.evidence import write_evidence
+from cli.options import Json
 
 if TYPE_CHECKING:
     from feature_repo.card import DatasetCard
@@ -37,7 +37,7 @@ def warmstart(
     epochs: Annotated[int, typer.Option(min=1, help="A night's budget.")] = 1,
     share: Annotated[float, typer.Option(min=0.001, max=1, help="Of the queries, to make it smaller.")] = 1.0,
     negatives: Annotated[int, typer.Option(min=1)] = 4,
-    json_file: Annotated[Path | None, typer.Option("--json")] = None,
+    json_file: Json = None,
 ) -> None:
     """HR@100 of the three ways, night by night."""
     import torch

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from cli.evidence import write_evidence
-from cli.options import Json
+from cli.options import Json, here
 
 
 def chaos(
@@ -42,7 +42,7 @@ def chaos(
     ] = 2_000,
     seed: Annotated[int, typer.Option(help="Of the clicks and of the moments of the kills.")] = 0,
     home: Annotated[
-        Path | None, typer.Option("--home", help="Keep everything in this folder, for a look at it.")
+        Path | None, typer.Option("--home", callback=here, help="Keep everything in this folder, for a look at it.")
     ] = None,
     json_file: Json = None,
 ) -> None:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from cli.options import Json
+from cli.options import Json, here
 from cli.progress import console
 from model.settings.settings import load_settings
 
@@ -81,7 +81,7 @@ def _weight(weight: float) -> str:
 @data.command()
 def init(
     files: Annotated[list[Path], typer.Argument(help="The log's files, and those of the catalogues.")],
-    out: Annotated[Path, typer.Option("--out", help="The card to write.")] = Path("card.toml"),
+    out: Annotated[Path, typer.Option("--out", callback=here, help="The card to write.")] = Path("card.toml"),
 ) -> None:
     """Write a first card for some files: their columns, the times' unit and the format are guessed, and said."""
     from feature_repo.card import CardError

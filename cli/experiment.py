@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
 import typer
 
 from cli.evidence import write_evidence
-from cli.options import Data, Home
+from cli.options import Data, Home, here
 from model.settings.settings import DEFAULT_NEGATIVES, Settings, load_settings
 
 if TYPE_CHECKING:
@@ -23,7 +23,9 @@ def experiment(
             "with seeds · ablation: each part of DAT changed alone · online: seven days of an A/B test in a simulator."
         ),
     ],
-    out: Annotated[Path, typer.Option(help="Where finished runs are kept, and JSON and the page written.")],
+    out: Annotated[
+        Path, typer.Option(callback=here, help="Where finished runs are kept, and JSON and the page written.")
+    ],
     data: Data = None,
     protocol: Annotated[
         Literal["night", "window", "last-out", "live", "published"] | None,

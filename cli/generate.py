@@ -7,12 +7,15 @@ from typing import Annotated
 
 import typer
 
+from cli.options import here
 from cli.progress import TerminalProgress, console
 from model.settings.settings import load_settings
 
 
 def generate(
-    out: Annotated[Path, typer.Option("--out", help="The folder to write; its card.toml is the dataset card.")],
+    out: Annotated[
+        Path, typer.Option("--out", callback=here, help="The folder to write; card.toml in it is its card.")
+    ],
     queries: Annotated[int, typer.Option(min=1)] = 20_000,
     items: Annotated[int, typer.Option(min=1)] = 5_000,
     days: Annotated[int, typer.Option(min=2)] = 14,

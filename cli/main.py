@@ -40,6 +40,7 @@ VERBS = {  # verb: the module of this folder that holds it
     "check": "check",
     "test": "test",
 }
+_READERS = ("py4j", "pyspark", "duckdb", "_duckdb", "pyarrow", "builtins", "ibis")  # of tables in object stores
 FOLDERS = (
     "cli", "devstack", "evaluation", "feature_repo", "model", "serving", "spark_jobs", "streaming", "training",
 )  # fmt: skip
@@ -112,4 +113,11 @@ def explain(error: BaseException) -> str | None:
         away = kafka.KafkaConnectionError, kafka.KafkaTimeoutError, kafka.SaslAuthenticationFailedError
         if isinstance(error, (*away, kafka.AuthorizationError)):
             return f"Kafka does not answer ({kafka_cause(error)}): start it, or give --bootstrap"
-    return str(error) if folder in FOLDERS else None
+    if folder in FOLDERS:
+        return str(error)
+    if folder in _READERS:
+        from feature_repo.object_store import StoreAway
+
+        behind = StoreAway.behind(str(error))
+        return str(behind) if behind else None
+    return None

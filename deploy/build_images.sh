@@ -5,13 +5,17 @@
 #   deploy/build_images.sh FOLDER serve updater night
 #
 # A target becomes a root file system, FOLDER/<target>, and its settings, FOLDER/<target>.json (OCIv1.config). Debian's
-# Python stands in for BASE. All that is written lies in FOLDER, and FOLDER/base is used again.
+# Python stands in for BASE. All that is written lies in FOLDER, and FOLDER/base is used again. One run at a time works
+# in a folder.
 set -euo pipefail
 folder=$(realpath --canonicalize-missing "${1:?name a folder and the targets}")
 shift
 source=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
 suite=bookworm # whose python3 is 3.11
 buildah=(buildah --root "$folder/storage" --runroot "$folder/run" --storage-driver vfs)
+mkdir -p "$folder"
+exec 9>>"$folder/lock"
+flock --nonblock 9 || { echo "another run builds in $folder: waiting for its end" >&2; flock 9; }
 trap 'rm -rf "$folder/storage" "$folder/run" "$folder/from-here"' EXIT
 mkdir -p "$folder/from-here"
 

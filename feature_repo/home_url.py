@@ -4,12 +4,28 @@ import hashlib
 import os
 import re
 from pathlib import Path
+from typing import Any
 
 
 def is_url(text: str) -> bool:
     """Whether a home is given by URL. ``file:///folder`` is a folder of this machine."""
     scheme, colon, _ = text.partition(":/")
     return bool(colon) and "/" not in scheme and scheme != "file"
+
+
+def on_this_machine(given: Any) -> Any:
+    """A path as it was given: ``s3a://bucket/dat`` must not become a local folder called ``s3a:``.
+
+    Raises:
+        ValueError: it is a URL, and not ``file:///folder``.
+    """
+    scheme, colon, rest = str(given).partition(":/")
+    if not colon or "/" in scheme:
+        return given
+    if scheme == "file":
+        return "/" + rest.lstrip("/")
+    url = f"{scheme}://{rest.lstrip('/')}"
+    raise ValueError(f"{url} is no folder or file here: mount that storage, and give the path that it has")
 
 
 def as_url(home: str) -> str:

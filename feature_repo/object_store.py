@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -27,8 +28,36 @@ _PIECE = 4 << 20
 _FLAGS = {"true": True, "false": False}
 
 
+_STORES = re.compile(  # as Arrow, Hadoop and the clouds' own libraries speak of a store
+    r"[^\n]*(?:AWS Error |software\.amazon\.awssdk|fs\.s3a\.|google::cloud::Status|Azure error)[^\n]*"
+)
+_CAUSES = (
+    (r"NO_SUCH_BUCKET|NoSuchBucket|UnknownStoreException", "has no such bucket"),
+    (
+        r"ACCESS_DENIED|AccessDenied|INVALID_ACCESS_KEY|InvalidAccessKey|SIGNATURE|Signature|NoAwsCredentials|"
+        r"Unable to load credentials|Status Code: 403|ExpiredToken|PERMISSION_DENIED|UNAUTHENTICATED",
+        "refuses us: look at the credentials and their rights",
+    ),
+)
+
+
 class StoreAway(RuntimeError):
     """The object store does not answer, or does not let us in. The message says which and what it said."""
+
+    @classmethod
+    def of(cls, name: str, said: str) -> "StoreAway":
+        cause = next((ours for theirs, ours in _CAUSES if re.search(theirs, said)), "does not answer")
+        return cls(f"{name} {cause}: {said}")
+
+    @classmethod
+    def behind(cls, said: str) -> "StoreAway | None":
+        """What was wrong, of an error that a library has made of it: Spark and DuckDB read the store by themselves.
+
+        Args:
+            said: The error's text; None comes back if it is not of an object store.
+        """
+        found = _STORES.search(said)
+        return cls.of("the object store", found[0].strip()) if found else None
 
 
 class ObjectStore:
@@ -141,7 +170,10 @@ class ObjectStore:
         if not options["region"] and not options["endpoint_override"]:
             options["region"] = resolve_s3_region(bucket)
         retry = AwsStandardS3RetryStrategy(max_attempts=self._attempts)
-        return S3FileSystem(**options, connect_timeout=3, request_timeout=4, retry_strategy=retry)
+        system = S3FileSystem(**options, connect_timeout=3, request_timeout=4, retry_strategy=retry)
+        if not _may_exist(system, bucket):
+            raise StoreAway.of(self.url, f"NoSuchBucket {bucket}")
+        return system
 
     @contextmanager
     def _asking(self) -> Iterator[None]:
@@ -155,4 +187,14 @@ class ObjectStore:
         except (OSError, ArrowException) as error:
             if isinstance(error, OSError) and error.filename:  # of a file here
                 raise
-            raise StoreAway(f"{self.url} does not answer: {str(error).splitlines()[0]}") from error
+            raise StoreAway.of(self.url, str(error).splitlines()[0]) from error
+
+
+def _may_exist(system: S3FileSystem, bucket: str) -> bool:
+    """Whether there is a bucket, or nobody tells: in one that is not there everything would look as if it were new."""
+    try:
+        return system.get_file_info(bucket).type != FileType.NotFound
+    except OSError as error:
+        if "ACCESS_DENIED" in str(error):  # who may read objects need not have the right to ask for their bucket
+            return True
+        raise

@@ -216,4 +216,4 @@ def _reading(file: Place) -> Iterator[dict[str, Any]]:
     except FileNotFoundError:
         raise
     except OSError as error:
-        raise StoreAway(f"{file} cannot be read: {str(error).splitlines()[0]}") from error
+        raise StoreAway.of(str(file), str(error).splitlines()[0]) from error

@@ -17,7 +17,7 @@ from pydantic_settings import (
 )
 
 from feature_repo.card import CardError, DatasetCard, load_card
-from feature_repo.home_url import as_url, is_url, own_folder
+from feature_repo.home_url import as_url, is_url, on_this_machine, own_folder
 from model.settings.model import DATConfig
 from model.settings.night import NightConfig
 from model.settings.serving import ServingConfig
@@ -36,6 +36,13 @@ how an orchestrator hands over secrets."""
 
 class SettingsError(ValueError):
     """A setting is not valid. The message names it."""
+
+
+def _here(given: Any) -> Any:
+    try:
+        return on_this_machine(given)
+    except ValueError as error:
+        raise PydanticCustomError("url", "{why}", {"why": str(error)}) from error
 
 
 class Settings(BaseSettings):
@@ -97,18 +104,10 @@ class Settings(BaseSettings):
 
         return shared_place(self.home_url or self.home)
 
-    @field_validator("home", "data", mode="before")
+    @field_validator("home", "data", "scratch", mode="before")
     @classmethod
     def _a_folder(cls, given: Any) -> Any:
-        """``s3a://bucket/dat`` must not become a local folder called ``s3a:``."""
-        scheme, colon, rest = str(given).partition(":/")
-        if not colon or "/" in scheme:
-            return given
-        if scheme == "file":
-            return "/" + rest.lstrip("/")
-        raise PydanticCustomError("url", "{url} is no folder: mount that storage, and give the path that it has", {
-            "url": f"{scheme}://{rest.lstrip('/')}"
-        })  # fmt: skip
+        return _here(given)
 
     @field_validator("bundles")
     @classmethod

@@ -6,12 +6,20 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import duckdb
+import pyarrow as pa
 import pytest
+from pyspark.errors import PySparkException
 
 from cli.main import explain
 from devstack.ports import free_port
+from feature_repo.object_store import ObjectStore
+from feature_repo.place import UrlPath, write_parquet
+from feature_repo.table import dataset
 from tests.cli.conftest import Run
 from tests.market import write_market
+from tests.objects import Bucket
+from tests.objects import bucket as bucket
 
 
 def test_no_java(run: Run, tmp_path: Path):
@@ -47,6 +55,32 @@ def test_a_verb_that_needs_more_than_the_day_has_installed():
     said = explain(ModuleNotFoundError("No module named 'pyspark.sql'", name="pyspark.sql"))
     assert said and "pyspark.sql is not installed here" in said
     assert explain(ModuleNotFoundError("No module named 'model.gone'", name="model.gone")) is None
+
+
+@pytest.mark.server
+def test_what_duckdb_and_spark_say_of_an_object_store_becomes_a_sentence(bucket: Bucket):
+    place = UrlPath(ObjectStore(bucket.url, attempts=1), "rows.parquet")
+    write_parquet(pa.table({"a": range(1_000)}), place)
+    rows = dataset([place])
+    bucket.stop()
+    with duckdb.connect() as sql, pytest.raises(duckdb.Error) as scan:
+        sql.register("rows", rows)
+        sql.sql("select sum(a) from rows").fetchall()
+    bucket.start()
+    said = explain(scan.value)
+    assert said and said.startswith("the object store does not answer: ")
+    assert explain(duckdb.CatalogException("Catalog Error: no table")) is None
+    refused = "getFileStatus on s3a://b/dat: software.amazon.awssdk.services.s3.model.S3Exception (Status Code: 403)"
+    said = explain(PySparkException(f"An error occurred while calling o1.load.\n: {refused}\n\tat java.base"))
+    assert said == f"the object store refuses us: look at the credentials and their rights: : {refused}"
+
+
+def test_a_result_is_not_written_into_a_folder_called_s3(run: Run, tmp_path: Path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for verb in (("nightly", "--json", "s3://bucket/night.json"), ("data", "init", "log.csv", "--out", "s3://b/card")):
+        ended = run(*verb, COLUMNS="200")
+        assert ended.status == 2 and "is no folder or file here: mount that storage" in ended.errors
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_dataset_folder_that_is_not_there(run: Run, tmp_path: Path):

@@ -1,7 +1,10 @@
 """The Dockerfile copies what there is, installs by hash, and its containers run as nobody in particular."""
 
+import fcntl
 import re
+import subprocess
 import tomllib
+from pathlib import Path
 
 import pytest
 
@@ -51,3 +54,16 @@ def test_what_is_copied_into_the_build_is_all_that_the_wheel_is_made_of():
 def test_what_containers_may_write_is_what_compose_gives_them():
     assert lines("role", "VOLUME") == ["/data"]
     assert "HOME=/tmp" in " ".join(lines("role", "ENV"))
+
+
+def test_a_build_waits_for_another_one_in_its_folder_and_leaves_its_storage_alone(tmp_path: Path):
+    (tmp_path / "storage").mkdir()
+    with (tmp_path / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        build = subprocess.Popen([ROOT / "deploy/build_images.sh", tmp_path], stderr=subprocess.PIPE, text=True)
+        assert build.stderr is not None
+        assert f"another run builds in {tmp_path}: waiting" in build.stderr.readline()
+        build.terminate()
+        build.wait()
+        build.stderr.close()
+    assert (tmp_path / "storage").is_dir()

@@ -80,5 +80,5 @@ def test_a_url_that_cannot_be_a_home_or_a_folder_is_named(monkeypatch):
     with pytest.raises(SettingsError, match="home: a home's URL has no options: another endpoint is AWS_ENDPOINT_URL"):
         load_settings(home="s3://bucket/dat?endpoint_override=minio:9000")
     monkeypatch.setenv("DAT_DATA", "s3://bucket/logs")
-    with pytest.raises(SettingsError, match="data: .* is no folder: mount that storage"):
+    with pytest.raises(SettingsError, match="data: .* is no folder or file here: mount that storage"):
         load_settings()
