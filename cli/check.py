@@ -1,4 +1,4 @@
-"""``dat check``: what a change must pass before it is looked at, in under a minute and without a server."""
+"""``dat check``: what a change must pass before it is looked at, in a minute or two and without a server."""
 
 import os
 import subprocess
