@@ -11,6 +11,7 @@ from model.folds import gap_of
 from model.partitioner import partitions_of
 from model.scan import Groups
 from streaming.kafka.clients import TransactionalProducer
+from streaming.kafka.confluent import ConfluentProducer
 from streaming.worker import WorkerError
 from tests.conftest import fresh_topics
 from tests.streaming.loop import (
@@ -27,6 +28,9 @@ from tests.streaming.loop import (
 from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 
 VERSION = (f"loop-{number}" for number in itertools.count())
+BOTH_CLIENTS = pytest.mark.parametrize(
+    "client", ["kafka-python", pytest.param("confluent-kafka", marks=pytest.mark.slow)]
+)
 
 
 @pytest.fixture(scope="module")
@@ -63,10 +67,11 @@ def one_thread_reference(bundle, clicks) -> dict[str, np.ndarray]:
     return a
 
 
-def test_every_click_counts_once_and_a_u_is_the_reference(kafka, store):
+@pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
+def test_every_click_counts_once_and_a_u_is_the_reference(kafka, store, client):
     bundle = tiny_bundle(next(VERSION), frozen_items=True)
     clicks = some_clicks(300, new=0)
-    with running(bundle, store, updater_config(kafka, batch_clicks=37), feast_sink=False):
+    with running(bundle, store, updater_config(kafka, batch_clicks=37, kafka_client=client), feast_sink=False):
         produce(kafka, clicks)
         eventually(lambda: everything_counted(kafka, bundle, clicks), "all clicks are folded")
     reference = one_thread_reference(bundle, clicks)
@@ -74,9 +79,10 @@ def test_every_click_counts_once_and_a_u_is_the_reference(kafka, store):
         np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
 
 
-def test_a_restart_goes_on_where_it_was(kafka, store):
+@BOTH_CLIENTS
+def test_a_restart_goes_on_where_it_was(kafka, store, client):
     bundle = tiny_bundle(next(VERSION), frozen_items=True)
-    clicks, config = some_clicks(240, new=0), updater_config(kafka)
+    clicks, config = some_clicks(240, new=0), updater_config(kafka, kafka_client=client)
     for part in (clicks[:80], clicks[80:160], clicks[160:]):
         with running(bundle, store, config, feast_sink=False):
             produce(kafka, part)
@@ -128,13 +134,14 @@ def test_time_alone_refreshes_an_item_for_the_index_but_not_for_the_store(kafka,
     np.testing.assert_allclose(counters["counters"][0], then["counters"])
 
 
+@BOTH_CLIENTS
 @pytest.mark.parametrize("moment", ["after_sending", "after_commit"])
-def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monkeypatch, moment):
+def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monkeypatch, moment, client):
     """The first tries of every stage break: before the commit, or after it without the worker's knowing."""
     bundle, clicks = tiny_bundle(next(VERSION), frozen_items=True), some_clicks(120, new=0)
     broken = itertools.count()
 
-    class Breaking(TransactionalProducer):
+    class Breaking:
         def send_offsets_to_transaction(self, *args):
             if moment == "after_sending" and next(broken) % 3 == 0:
                 raise OSError("torn off before the commit")
@@ -145,8 +152,12 @@ def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monke
             if moment == "after_commit" and next(broken) % 3 == 0:
                 raise OSError("torn off before the answer")
 
-    monkeypatch.setattr("streaming.kafka.clients.TransactionalProducer", Breaking)
-    with running(bundle, store, updater_config(kafka, batch_clicks=10), feast_sink=False):
+    place, of = {
+        "kafka-python": ("streaming.kafka.clients.TransactionalProducer", TransactionalProducer),
+        "confluent-kafka": ("streaming.kafka.confluent.ConfluentProducer", ConfluentProducer),
+    }[client]
+    monkeypatch.setattr(place, type("BreakingProducer", (Breaking, of), {}))
+    with running(bundle, store, updater_config(kafka, batch_clicks=10, kafka_client=client), feast_sink=False):
         produce(kafka, clicks)
         eventually(lambda: everything_counted(kafka, bundle, clicks), "all clicks are folded", 60)
     assert next(broken) > 5
@@ -156,10 +167,23 @@ def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monke
         np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
 
 
-def test_two_workers_a_stage_share_the_partitions_and_take_over(kafka, store):
+@pytest.mark.parametrize(
+    "clients",
+    [
+        ("kafka-python", "kafka-python"),
+        *(
+            pytest.param(clients, marks=pytest.mark.slow)
+            for clients in itertools.product(("kafka-python", "confluent-kafka"), repeat=2)
+            if "confluent-kafka" in clients
+        ),
+    ],
+)
+def test_two_workers_a_stage_share_the_partitions_and_take_over(kafka, store, clients):
     bundle, clicks = tiny_bundle(next(VERSION)), some_clicks(200)
-    first = updater_config(kafka, instance="a", session_timeout_ms=6_000)
-    second = first.model_copy(update={"instance": "b"})
+    first, second = (
+        updater_config(kafka, instance=name, session_timeout_ms=6_000, kafka_client=client)
+        for name, client in zip("ab", clients, strict=True)
+    )
     with running(bundle, store, first, feast_sink=False):
         produce(kafka, clicks[:60])
         with running(bundle, store, second, feast_sink=False):
@@ -171,9 +195,10 @@ def test_two_workers_a_stage_share_the_partitions_and_take_over(kafka, store):
     assert_counted_once(kafka, bundle, clicks)
 
 
-def test_the_broker_is_killed_and_comes_back(broker, kafka, store):
+@BOTH_CLIENTS
+def test_the_broker_is_killed_and_comes_back(broker, kafka, store, client):
     bundle, clicks = tiny_bundle(next(VERSION)), some_clicks(200)
-    with running(bundle, store, updater_config(kafka, batch_clicks=5), feast_sink=False):
+    with running(bundle, store, updater_config(kafka, batch_clicks=5, kafka_client=client), feast_sink=False):
         produce(kafka, clicks)
         eventually(lambda: sum(folded(kafka, "query", bundle).values()) > 0, "the first are folded")
         broker.kill()
@@ -182,8 +207,9 @@ def test_the_broker_is_killed_and_comes_back(broker, kafka, store):
     assert_counted_once(kafka, bundle, clicks)
 
 
-def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(kafka, store):
-    bundle, config = tiny_bundle(next(VERSION)), updater_config(kafka, session_timeout_ms=6_000)
+@BOTH_CLIENTS
+def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(kafka, store, client):
+    bundle, config = tiny_bundle(next(VERSION)), updater_config(kafka, session_timeout_ms=6_000, kafka_client=client)
     options = {"stages": ("query",), "feast_sink": False}
     with (
         pytest.raises(WorkerError, match="give each its own instance name"),
@@ -197,9 +223,10 @@ def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(kafk
         eventually(lambda: bool(failed) or produce(kafka, some_clicks(1)), "the first is told")
 
 
-def test_it_stops_though_the_broker_is_gone(spare_broker, store):
+@BOTH_CLIENTS
+def test_it_stops_though_the_broker_is_gone(spare_broker, store, client):
     bundle, kafka = tiny_bundle(next(VERSION)), fresh_topics(spare_broker)
-    with running(bundle, store, updater_config(kafka), feast_sink=False):
+    with running(bundle, store, updater_config(kafka, kafka_client=client), feast_sink=False):
         produce(kafka, some_clicks(5))
         spare_broker.kill()
         began = time.monotonic()

@@ -4,6 +4,7 @@ import pytest
 
 from devstack.chaos.tampering import TamperPlan, TamperRun
 from streaming.kafka.clients import TransactionalProducer, quiet_kafka
+from streaming.kafka.confluent import ConfluentProducer
 
 
 @pytest.fixture(autouse=True)
@@ -14,16 +15,20 @@ def quiet():
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.server
-def test_tampered_requests_tear_no_transaction(tmp_path):
-    result = TamperRun(tmp_path, TamperPlan(1_000)).run()
+@pytest.mark.parametrize(("client", "requests"), [("kafka-python", 1_000), ("confluent-kafka", 300)])
+def test_tampered_requests_tear_no_transaction(tmp_path, client, requests):
+    result = TamperRun(tmp_path, TamperPlan(requests, kafka_client=client)).run()
     assert result["torn"] == 0, result
-    assert result["tampered"] >= 1_000
+    assert result["tampered"] >= requests
     assert result["max_difference"] <= 1e-5
 
 
 @pytest.mark.slow
 @pytest.mark.server
-def test_without_a_new_epoch_after_a_request_was_sent_again_they_do(tmp_path, monkeypatch):
-    monkeypatch.setattr(TransactionalProducer, "sent_again", False)
-    result = TamperRun(tmp_path, TamperPlan(600, chance=0.2, patience_s=60)).run()
+@pytest.mark.parametrize(
+    ("client", "producer"), [("kafka-python", TransactionalProducer), ("confluent-kafka", ConfluentProducer)]
+)
+def test_without_a_new_epoch_after_a_request_was_sent_again_they_do(tmp_path, monkeypatch, client, producer):
+    monkeypatch.setattr(producer, "sent_again", False)
+    result = TamperRun(tmp_path, TamperPlan(600, chance=0.2, patience_s=60, kafka_client=client)).run()
     assert result["torn"] > 0
