@@ -223,6 +223,7 @@ class ConfluentPort(Restoring):
     def resume(self, partition: TopicPartition, offset: int) -> bool:
         if partition not in self._owned:
             return False
+        self._ends.pop(partition, None)
         deadline = time.monotonic() + _PATIENCE_S
         while True:
             try:

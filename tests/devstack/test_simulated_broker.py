@@ -158,7 +158,7 @@ def partitions_move_to_a_joiner(side) -> list:
     return seen
 
 
-@pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
+@pytest.mark.parametrize("client", ["kafka-python", pytest.param("confluent-kafka", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
     "script", [commits_and_aborts, a_second_of_the_same_name_fences_the_first, partitions_move_to_a_joiner]
 )
