@@ -113,9 +113,10 @@ class Settings(BaseSettings):
     @classmethod
     def _a_store(cls, given: str | None) -> str | None:
         url = urlsplit(given or "")
-        if given and (url.scheme not in SCHEMES or not (url.netloc or url.path)):
+        named = url.netloc or (url.path if url.scheme in ("file", "hdfs") else "")  # elsewhere a bucket comes first
+        if given and (url.scheme not in SCHEMES or not named):
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise PydanticCustomError("url", "{url} is no URL of an object store: it begins with one of {known}", {
+            raise PydanticCustomError("url", "{url} is no URL of an object store: it begins with one of {known}, and a bucket", {
                 "url": given, "known": known
             })  # fmt: skip
         if "@" in url.netloc and url.scheme == "s3":

@@ -77,6 +77,10 @@ def test_a_home_by_url_has_a_folder_on_each_machine_and_its_bundles_lie_there(
 def test_a_url_that_cannot_be_a_home_or_a_folder_is_named(monkeypatch):
     with pytest.raises(SettingsError, match="home: ftp://name/dat is no URL of an object store"):
         load_settings(home="ftp://name/dat")
+    with pytest.raises(SettingsError, match="home: s3:///dat is no URL of an object store: .* and a bucket"):
+        load_settings(home="s3:///dat")
+    with pytest.raises(SettingsError, match="scratch: .* is no folder or file here"):
+        load_settings(scratch="s3://bucket/scratch")
     with pytest.raises(SettingsError, match="home: a home's URL has no options: another endpoint is AWS_ENDPOINT_URL"):
         load_settings(home="s3://bucket/dat?endpoint_override=minio:9000")
     monkeypatch.setenv("DAT_DATA", "s3://bucket/logs")
