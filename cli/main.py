@@ -79,7 +79,9 @@ def main() -> None:
     quiet()
     try:
         build()(prog_name="dat")
-    except SystemExit:
+    except SystemExit as ended:
+        if interrupted.is_set() and ended.code == 130:  # as typer makes it of a Ctrl-C
+            Console(stderr=True).print("\nstopped")
         raise
     except BaseException as error:
         # Libraries that are interrupted half-way raise errors of their own in its place: Spark's, Arrow's, pydantic's.
