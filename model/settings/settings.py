@@ -116,8 +116,8 @@ class Settings(BaseSettings):
         named = url.netloc or (url.path if url.scheme in ("file", "hdfs") else "")  # elsewhere a bucket comes first
         if given and (url.scheme not in SCHEMES or not named):
             known = ", ".join(f"{scheme}://" for scheme in SCHEMES)
-            raise PydanticCustomError("url", "{url} is no URL of an object store: it begins with one of {known}, and a bucket", {
-                "url": given, "known": known
+            raise PydanticCustomError("url", "{url} is no URL of an object store: {known}, and a bucket", {
+                "url": given, "known": f"it begins with one of {known}"
             })  # fmt: skip
         if "@" in url.netloc and url.scheme == "s3":
             raise PydanticCustomError("url", "a key has no place in a URL: AWS_ACCESS_KEY_ID and its like have it")
