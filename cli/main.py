@@ -9,6 +9,7 @@ from typing import NoReturn
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 
 from cli.logs import quiet
 
@@ -91,7 +92,7 @@ def main() -> None:
         sentence = explain(error)
         if sentence is None:
             raise
-        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]dat:[/] {sentence}")
+        Console(stderr=True, highlight=False, soft_wrap=True).print(f"[red]dat:[/] {escape(sentence)}")
         sys.exit(1)
 
 

@@ -57,7 +57,7 @@ class StoreAway(RuntimeError):
             said: The error's text; None comes back if it is not of an object store.
         """
         found = _STORES.search(said)
-        return cls.of("the object store", found[0].strip()) if found else None
+        return cls.of("the object store", found[0].strip(" :\t")) if found else None
 
 
 class ObjectStore:

@@ -58,7 +58,7 @@ def test_a_verb_that_needs_more_than_the_day_has_installed():
 
 
 @pytest.mark.server
-def test_what_duckdb_and_spark_say_of_an_object_store_becomes_a_sentence(bucket: Bucket):
+def test_what_duckdb_says_of_an_object_store_becomes_a_sentence(bucket: Bucket):
     place = UrlPath(ObjectStore(bucket.url, attempts=1), "rows.parquet")
     write_parquet(pa.table({"a": range(1_000)}), place)
     rows = dataset([place])
@@ -70,9 +70,18 @@ def test_what_duckdb_and_spark_say_of_an_object_store_becomes_a_sentence(bucket:
     said = explain(scan.value)
     assert said and said.startswith("the object store does not answer: ")
     assert explain(duckdb.CatalogException("Catalog Error: no table")) is None
+
+
+def test_what_spark_says_of_an_object_store_becomes_a_sentence(run: Run, monkeypatch):
     refused = "getFileStatus on s3a://b/dat: software.amazon.awssdk.services.s3.model.S3Exception (Status Code: 403)"
     said = explain(PySparkException(f"An error occurred while calling o1.load.\n: {refused}\n\tat java.base"))
-    assert said == f"the object store refuses us: look at the credentials and their rights: : {refused}"
+    assert said == f"the object store refuses us: look at the credentials and their rights: {refused}"
+
+    def connect() -> None:
+        raise PySparkException("fs.s3a.AWSClientIOException: Connect to shop [/127.0.0.1] failed")
+
+    monkeypatch.setattr("cli.main.build", lambda: lambda prog_name: connect())
+    assert run("bundles").sentence.endswith("Connect to shop [/127.0.0.1] failed")
 
 
 def test_a_result_is_not_written_into_a_folder_called_s3(run: Run, tmp_path: Path, monkeypatch):
