@@ -149,7 +149,7 @@ class UpdaterConfig(KafkaConnection):
 
     kafka_client: Literal["kafka-python", "confluent-kafka"] = "kafka-python"
     """What the two stages read and commit with; all else uses kafka-python. confluent-kafka takes the extra
-    ``confluent`` and is faster. Members of both kinds can work in one group: change it process by process."""
+    ``confluent``. Members of both kinds can work in one group: change it process by process."""
     instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]+$")
     """This process's name within its groups: unique, and the same after a restart, so that a restart takes its
     partitions back at once and ends the transaction that it had open."""

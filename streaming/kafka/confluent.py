@@ -1,4 +1,4 @@
-"""The worker's port by confluent-kafka (librdkafka): the same promises, faster reading and shorter transactions."""
+"""The worker's port by confluent-kafka (librdkafka), with the same promises as kafka-python's."""
 
 import contextlib
 import logging
