@@ -58,6 +58,8 @@ def spark_session(
     # Not in the main thread: there Ctrl-C would leave a half-started JVM that never ends, and PySpark would put its own
     # handler in place of ours, which calls into the JVM from within the call that it interrupts.
     local_dir = _local_dir(scratch)
+    artifacts = Path("artifacts").absolute()
+    had_artifacts = artifacts.exists()
     said = _said()
     end = JvmEnd(config, said, scratch / "spark.log")
     try:
@@ -84,6 +86,10 @@ def spark_session(
             with contextlib.suppress(Py4JError, OSError):  # after an interrupted call the JVM may not answer
                 spark.stop()
         shutil.rmtree(local_dir, ignore_errors=True)
+        if not had_artifacts:  # Spark makes this folder where it is started, and leaves it there
+            with contextlib.suppress(OSError):  # which says that something is in it
+                for empty in [*artifacts.iterdir(), artifacts]:
+                    empty.rmdir()
 
 
 def _local_dir(scratch: Path) -> Path:
@@ -126,8 +132,7 @@ def _start(config: NightConfig, said: dict[str, str], scratch: Path, jars: list[
         "spark.master": f"local[{config.cores}]",
         "spark.app.name": "dat-nightly",
         "spark.driver.memory": config.driver_memory,
-        # Spark makes a folder "artifacts" in the JVM's working directory.
-        "spark.driver.extraJavaOptions": f'"-Duser.dir={scratch.absolute()}" {config.driver_java_options}',
+        "spark.driver.extraJavaOptions": config.driver_java_options,
     }
     if jars:
         launch["spark.jars"] = ",".join(str(jar) for jar in jars)

@@ -65,6 +65,7 @@ def test_a_night_whose_jvm_is_killed_says_at_which_step_and_what_to_do(tmp_path:
     assert "night.driver_memory = 1g" in said and "run the night again" in said
 
 
+@pytest.mark.slow
 def test_a_heap_that_is_full_and_one_that_is_too_small_name_the_setting_and_the_next_session_starts(tmp_path: Path):
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
