@@ -17,7 +17,7 @@ STEPS = {
     "ruff format": ["ruff", "format", "--check"],
     "mypy": ["mypy"],
     "documents": ["mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site"],
-    "tests": ["pytest", "-m", QUICK, "--numprocesses", "2", "--dist", "loadgroup"],
+    "tests": ["pytest", "-m", QUICK, "--numprocesses", "2", "--dist", "loadgroup", "--max-worker-restart", "0"],
 }
 
 

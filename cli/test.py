@@ -8,8 +8,8 @@ from typing import Annotated
 import typer
 
 CONTEXT = {"ignore_unknown_options": True, "allow_extra_args": True}
-LANES = ["--numprocesses", "3", "--dist", "loadgroup"]
-"""Two cores and one more process: the lane of Kafka mostly waits."""
+LANES = ["--numprocesses", "3", "--dist", "loadgroup", "--max-worker-restart", "0"]
+"""Two cores and one more process: the lane of Kafka mostly waits. After one that has crashed pytest would hang."""
 
 
 def test(

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from model.settings.updater import KafkaConnection
 from serving.corpus import Corpus
+from serving.index.vectors import searchable
 from serving.metrics import INDEX_LAG, SEARCHABLE, SET_ASIDE
 from serving.topic_reader import TopicReader
 from streaming.kafka.changelog import ARRIVED
@@ -46,7 +47,7 @@ class ItemVectorConsumer(TopicReader):
 
 
 def checked(rows: pa.RecordBatch, dimension: int) -> pa.RecordBatch:
-    """The rows whose numbers are all finite.
+    """The rows whose numbers are all finite, and whose vectors the index takes.
 
     Raises:
         ValueError: a column is missing or has nulls, or the vectors are not as wide as the index.
@@ -62,6 +63,6 @@ def checked(rows: pa.RecordBatch, dimension: int) -> pa.RecordBatch:
     counters = rows["counters"].flatten().to_numpy(zero_copy_only=False)
     if not len(rows):  # it only says how far its writer has come
         return rows
-    good = np.isfinite(vectors.reshape(len(rows), -1)).all(axis=1)
+    good = searchable(vectors.reshape(len(rows), -1))
     good &= np.isfinite(counters.reshape(len(rows), -1)).all(axis=1)
     return rows if good.all() else rows.filter(pa.array(good))

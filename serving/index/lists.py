@@ -2,7 +2,6 @@
 
 They hold numbers of two bytes, which halves their memory and what a search reads. A score is off by some thousandths:
 a search asks for some rows more than it needs (:func:`with_spare`), and scores them anew by the vectors themselves.
-bfloat16 has float32's range, so no vector is too large for it.
 
 Centroids are learned in two levels: some coarse clusters, then each one's own. That takes a second where one level
 takes a minute, and finding a vector's list takes a tenth of the time.

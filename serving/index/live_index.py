@@ -16,7 +16,7 @@ from serving.index.lists import InvertedLists, list_count, with_spare
 from serving.index.rwlock import ReadWriteLock
 from serving.index.search import Hits, best_rows, search_lists
 from serving.index.subset import Subset
-from serving.index.vectors import GrowingMatrix
+from serving.index.vectors import LARGEST, GrowingMatrix, searchable
 
 Array = np.ndarray
 _SCORED = 1 << 17  # a subset of so many numbers at most is scored row by row: that is cheaper than visiting lists
@@ -35,18 +35,19 @@ class LiveIndex:
         """Start with rows 0…n−1 of ``vectors`` [n, d] float32, for instance a bundle's.
 
         Args:
-            vectors: Copied; of a file that is mapped into memory, only what is written to.
+            vectors: Copied; of a file that is mapped into memory, only what is written to. Rows that :func:`searchable`
+                says no of have none.
             queries: [Q, d] typical queries, on a sample of which lists are calibrated to the recall that is promised.
         """
         self.config = config or IndexConfig()
         self._queries = None if queries is None or not len(queries) else sample(queries, _QUERIES)
         self._vectors = GrowingMatrix(vectors)
-        self._known = np.ones(len(vectors), bool)  # rows that have a vector
+        self._known = searchable(vectors)  # rows that have a vector
         self._hidden = np.zeros(len(vectors), bool)
         self._moved = np.zeros(len(vectors), bool)  # rows written since the lists were built
         self._changed = 0  # how many those are
         self._calibrated = 0  # of them, those that had been written at the last calibration
-        self._size = len(vectors)
+        self._size = int(np.count_nonzero(self._known))
         self._lock = ReadWriteLock()
         self._rebuilding = threading.Lock()
         self._touched: list[Array] | None = None  # rows written since a rebuild began
@@ -87,11 +88,11 @@ class LiveIndex:
         """Insert or replace rows [N] with vectors [N, d]. Of a row that comes twice the last vector stays.
 
         Raises:
-            ValueError: a number is not finite, or the vectors are not as wide as the index.
+            ValueError: a number is not finite or too large, or the vectors are not as wide as the index.
         """
         rows, vectors = np.asarray(rows, np.int64), np.asarray(vectors, np.float32)
-        if vectors.shape != (len(rows), self.dimension) or not np.isfinite(vectors).all():
-            raise ValueError(f"the index takes finite vectors of {self.dimension} numbers")
+        if vectors.shape != (len(rows), self.dimension) or not searchable(vectors).all():
+            raise ValueError(f"the index takes vectors of {self.dimension} numbers, none larger than {LARGEST:g}")
         if not len(rows):
             return
         _, last = np.unique(rows[::-1], return_index=True)

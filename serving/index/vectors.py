@@ -5,6 +5,12 @@ import numpy as np
 from model.arrays import writable
 
 Array = np.ndarray
+LARGEST = 1e15  # squares of distances must be finite as a float32: at an infinite one Faiss aborts the process
+
+
+def searchable(vectors: Array) -> Array:
+    """[N] whether all numbers of vectors [N, d] are finite, and none is larger than :data:`LARGEST`."""
+    return (vectors.max(1, initial=0) <= LARGEST) & (vectors.min(1, initial=0) >= -LARGEST)
 
 
 class GrowingMatrix:
