@@ -79,7 +79,7 @@ class ForgetsWhatCameBefore(Worker):
 class StampsByTheWallClock(FeastSink):
     """Stamps rows with its host's clock."""
 
-    def _write(self, side, rows) -> bool:
+    def _put(self, side, rows, seeds) -> bool:
         stamps = np.full(len(rows), int(1e6 * self._clock()))
         return self._insist(lambda: self._writer.write(side, rows, stamps), len(rows))
 
