@@ -4,7 +4,6 @@ import pytest
 
 from devstack.chaos.tampering import TamperPlan, TamperRun
 from streaming.kafka.clients import TransactionalProducer, quiet_kafka
-from streaming.kafka.confluent import ConfluentProducer
 
 
 @pytest.fixture(autouse=True)
@@ -25,10 +24,7 @@ def test_tampered_requests_tear_no_transaction(tmp_path, client, requests):
 
 @pytest.mark.slow
 @pytest.mark.server
-@pytest.mark.parametrize(
-    ("client", "producer"), [("kafka-python", TransactionalProducer), ("confluent-kafka", ConfluentProducer)]
-)
-def test_without_a_new_epoch_after_a_request_was_sent_again_they_do(tmp_path, monkeypatch, client, producer):
-    monkeypatch.setattr(producer, "sent_again", False)
-    result = TamperRun(tmp_path, TamperPlan(600, chance=0.2, patience_s=60, kafka_client=client)).run()
+def test_without_a_new_epoch_after_a_request_was_sent_again_they_do(tmp_path, monkeypatch):
+    monkeypatch.setattr(TransactionalProducer, "sent_again", False)
+    result = TamperRun(tmp_path, TamperPlan(600, chance=0.2, patience_s=60)).run()
     assert result["torn"] > 0
