@@ -4,8 +4,7 @@
 #   docker build --target updater -t dat-updater .      # the two stages
 #   docker build --target night   -t dat-night   .      # Spark, Java, the trainer
 #
-# With --build-arg LOCK=otel service and updater can send traces (the setting `tracing`), with LOCK=confluent the updater
-# can use the other Kafka client (`updater.kafka_client`).
+# With --build-arg LOCK=otel service and updater can send traces (the setting `tracing`).
 #
 # A release pins its base: --build-arg RELEASE=1 --build-arg BASE=python:3.11-slim-bookworm@sha256:… Containers run as
 # uid 10001 on a read-only root; /data and /tmp are what they write to. Nothing is fetched when they run.

@@ -6,7 +6,6 @@ Globo.com's clicks where the data folder has them, else made-up ones of a skewed
 
 ``clicks_per_s``: from the topic to committed item vectors, both stages, two processes, exactly once.
 ``query_stage_per_s``: the query stage alone: the moving averages, the query tower and the signals.
-``confluent_query_stage_per_s``: the same with ``kafka_client = "confluent-kafka"``, where that is installed.
 ``sink_per_s``: both stages with the Feast sink on Redis: from the topic to rows in the store.
 ``quixstreams_per_s``: the moving averages alone, in Quix Streams, exactly once, state in RocksDB, on the same topic.
 ``floor_read_per_s``: kafka-python reading the same topic and doing nothing.
@@ -14,7 +13,6 @@ Globo.com's clicks where the data folder has them, else made-up ones of a skewed
 """
 
 import contextlib
-import importlib.util
 import json
 import os
 import shutil
@@ -56,7 +54,7 @@ def updater(
     with tempfile.TemporaryDirectory(prefix="dat-bench-") as scratch:
         # A bundle a run: the second would otherwise find the first one's state, and nothing left to do.
         data, events, query_ids, item_ids = some_clicks(clicks, queries, items)
-        alone, both, other = (made_up_bundle(query_ids, item_ids, seed, frozen=False) for seed in (0, 1, 3))
+        alone, both = (made_up_bundle(query_ids, item_ids, seed, frozen=False) for seed in (0, 1))
         result = {"data": data, "clicks": len(events), "queries": len(query_ids), "items": len(item_ids)}
         result |= {"cores": os.cpu_count(), "batch": batch}
         clicks = len(events)
@@ -66,17 +64,13 @@ def updater(
             write(broker.bootstrap, events)
             result["floor_read_per_s"] = round(clicks / seconds_to_read(broker.bootstrap))
             result["quixstreams_per_s"] = quixstreams_per_s(broker.bootstrap, clicks, alone)
-            runs: list[tuple[str, Bundle, tuple[str, ...], str]] = [
-                ("query_stage_per_s", alone, ("query",), "kafka-python"),
-                ("confluent_query_stage_per_s", other, ("query",), "confluent-kafka"),
-                ("clicks_per_s", both, ("item", "query"), "kafka-python"),
-            ]
-            for name, bundle, stages, client in runs:
-                if client == "confluent-kafka" and not importlib.util.find_spec("confluent_kafka"):
-                    continue
+            for name, bundle, stages in (
+                ("query_stage_per_s", alone, ("query",)),
+                ("clicks_per_s", both, ("item", "query")),
+            ):
                 home = Path(scratch) / bundle.version
                 made_up_home(home, bundle)
-                result[name] = measure(home, broker.bootstrap, bundle.version, clicks, stages, batch, client)
+                result[name] = measure(home, broker.bootstrap, bundle.version, clicks, stages, batch)
             if shutil.which("redis-server"):
                 bundle = made_up_bundle(query_ids, item_ids, 2, frozen=False)
                 made_up_home(home := Path(scratch) / bundle.version, bundle)
@@ -169,13 +163,11 @@ def towers_alone(bundle: "Bundle", events: list, batch: int) -> dict[str, int]:
     }
 
 
-def measure(
-    home: Path, bootstrap: str, bundle: str, clicks: int, stages: tuple[str, ...], batch: int, client: str
-) -> int:
+def measure(home: Path, bootstrap: str, bundle: str, clicks: int, stages: tuple[str, ...], batch: int) -> int:
     """Clicks a second of some stages, a process each: from the first commit of the query stage to the last commit."""
     from model.topics import Topics
 
-    environment = os.environ | {"DAT_UPDATER__BATCH_CLICKS": str(batch), "DAT_UPDATER__KAFKA_CLIENT": client}
+    environment = os.environ | {"DAT_UPDATER__BATCH_CLICKS": str(batch)}
     command = [sys.executable, "-m", "cli", "updater", "--home", str(home), "--bootstrap", bootstrap, "--no-feast"]
     processes = []
     try:

@@ -15,7 +15,6 @@ compile day.in serve.in --override day.override --constraint ../requirements.loc
 compile day.in serve.in play.in --override day.override --constraint ../requirements.lock --output-file play.lock
 compile day.in serve.in otel.in --override day.override --constraint ../requirements.lock --output-file otel.lock
 compile day.in stream.in --override day.override --constraint ../requirements.lock --output-file stream.lock
-compile day.in stream.in confluent.in --override day.override --constraint ../requirements.lock --output-file confluent.lock
 compile day.in serve.in night.in --override night.override --constraint ../requirements.lock --output-file night.lock
 compile day.in serve.in night.in gpu.in --constraint ../requirements.lock --output-file gpu.lock
 compile day.in serve.in night.in evidence.in --constraint ../requirements.lock --output-file evidence.lock

@@ -26,7 +26,7 @@ from streaming import metrics
 from streaming.clicks import Rejected
 from streaming.kafka.offsets import group_name
 from streaming.kafka.packing import ends
-from streaming.kafka.port import Member, Port, Reading, port_of
+from streaming.kafka.port import KafkaPort, Member, Port, Reading
 from streaming.kafka.records import UnknownFormat
 from streaming.kafka.transactions import TransactionError
 from streaming.stages.batch import BatchResult, Stage
@@ -74,7 +74,7 @@ class Worker:
         self.stage, self.config, self.stop = stage, config, stop
         self.group = group_name(config, stage.name, stage.bundle.version)
         self.role, self.name = stage.name, f"{stage.name}-{config.instance}"
-        self.port = port or port_of(config, self.group, stage.source, self.name, stage.batch_records, stage.linger_ms)
+        self.port = port or _kafka(stage, config, self.group, self.name)
         self.next: dict[TopicPartition, int] = {}
         """Of the partitions whose state is here: the offset that comes next."""
         self._restores: list[_Restore] = []
@@ -375,3 +375,11 @@ class Worker:
         if result.arrived:
             metrics.LAST_FOLDED.labels(stage).set(result.arrived / 1000)
             metrics.FRESHNESS.labels(stage).observe(max(0.0, now - result.arrived / 1000))
+
+
+def _kafka(stage: Stage, config: UpdaterConfig, group: str, name: str) -> KafkaPort:
+    linger = {"fetch_min_bytes": 1 << 16, "fetch_max_wait_ms": stage.linger_ms} if stage.linger_ms else {}
+    return KafkaPort(
+        config, group, stage.source, name, max_poll_records=stage.batch_records, max_partition_fetch_bytes=4 << 20,
+        **linger,
+    )  # fmt: skip

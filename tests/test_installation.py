@@ -50,7 +50,7 @@ def names(file: Path) -> set[str]:
     return {found[1].lower().replace("_", "-") for found in re.finditer(r"^([A-Za-z][\w.-]*)", file.read_text(), re.M)}
 
 
-@pytest.mark.parametrize("part", ["serve", "play", "stream", "otel", "confluent", "night", "gpu", "evidence", "dev"])
+@pytest.mark.parametrize("part", ["serve", "play", "stream", "otel", "night", "gpu", "evidence", "dev"])
 def test_each_lock_has_what_its_lists_ask_for_by_hash_at_the_versions_of_the_whole(part: str):
     lock = ROOT / "requirements" / f"{part}.lock"
     pins = re.findall(r"^(\S+==\S+)", lock.read_text(), re.M)
@@ -61,7 +61,7 @@ def test_each_lock_has_what_its_lists_ask_for_by_hash_at_the_versions_of_the_who
 
 
 def test_the_day_needs_nothing_of_the_night_and_no_tool():
-    for part in ("serve", "stream", "otel", "confluent"):
+    for part in ("serve", "stream", "otel"):
         found = names(ROOT / "requirements" / f"{part}.lock")
         assert not found & {"torch", "pyspark", "duckdb", "ibis-framework", "mlflow-skinny", "pytest", "implicit"}
         assert not found & {"mypy", "grpcio"}

@@ -5,7 +5,7 @@ import time
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from devstack.broker import LocalBroker
 from devstack.chaos.faults import PARTITIONS, ChaosError
@@ -28,7 +28,6 @@ class TamperPlan:
     items: int = 12
     seed: int = 0
     patience_s: float = 240.0
-    kafka_client: Literal["kafka-python", "confluent-kafka"] = "kafka-python"
 
 
 class TamperRun:
@@ -58,9 +57,7 @@ class TamperRun:
             direct = KafkaConnection(bootstrap=broker.bootstrap)
             create_topics(direct, PARTITIONS)
             with Proxy(self.port, int(broker.bootstrap.split(":")[1]) + 1, plan.chance, plan.seed) as proxy:
-                config = UpdaterConfig(
-                    bootstrap=f"127.0.0.1:{self.port}", batch_clicks=7, kafka_client=plan.kafka_client
-                )
+                config = UpdaterConfig(bootstrap=f"127.0.0.1:{self.port}", batch_clicks=7)
 
                 def update() -> None:
                     try:

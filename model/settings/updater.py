@@ -2,7 +2,6 @@
 
 import importlib
 import json
-import time
 from pathlib import Path
 from typing import Any, Literal
 
@@ -11,8 +10,6 @@ from pydantic import Field
 from model.partitioner import Partitioner
 from model.settings.part import SettingsPart
 from model.topics import Topics
-
-_TOKEN_S = 60  # how long librdkafka keeps a token before it asks for another
 
 
 def _token_provider(hook: str) -> Any:
@@ -68,8 +65,7 @@ class KafkaConnection(SettingsPart):
     """User of PLAIN and SCRAM."""
     sasl_plain_password: str | None = Field(default=None, repr=False)
     sasl_oauth_token: str | None = Field(default=None, pattern=r"^[\w.]+:\w+$")
-    """``module:function`` of yours that returns a token, of OAUTHBEARER; it is called for every connection, by
-    confluent-kafka about once a minute."""
+    """``module:function`` of yours that returns a token, of OAUTHBEARER; it is called for every connection."""
     partitioner: Partitioner = "murmur2"
     """What assigns clicks to partitions in your producers. A click in another partition than its key's is a dead
     letter, since its query's other clicks may be another worker's."""
@@ -83,26 +79,6 @@ class KafkaConnection(SettingsPart):
         if self.sasl_oauth_token:
             named["sasl_oauth_token_provider"] = _token_provider(self.sasl_oauth_token)
         return {"bootstrap_servers": servers, "bootstrap_timeout_ms": timeout, **named}
-
-    @property
-    def librdkafka(self) -> dict[str, Any]:
-        """The same as settings of librdkafka, which confluent-kafka takes."""
-        named: dict[str, Any] = {
-            "bootstrap.servers": self.bootstrap,
-            "security.protocol": self.security_protocol,
-            "ssl.ca.location": self.ssl_cafile,
-            "ssl.certificate.location": self.ssl_certfile,
-            "ssl.key.location": self.ssl_keyfile,
-            "ssl.key.password": self.ssl_password,
-            "ssl.endpoint.identification.algorithm": "https" if self.ssl_check_hostname else "none",
-            "sasl.mechanism": self.sasl_mechanism,
-            "sasl.username": self.sasl_plain_username,
-            "sasl.password": self.sasl_plain_password,
-        }
-        if self.sasl_oauth_token:
-            token = _token_provider(self.sasl_oauth_token).token
-            named["oauth_cb"] = lambda _: (token(), time.time() + _TOKEN_S)
-        return {name: value for name, value in named.items() if value is not None}
 
     @property
     def topics(self) -> Topics:
@@ -147,9 +123,6 @@ class UpdaterConfig(KafkaConnection):
 
     renamed = {"group_prefix": "prefix"}
 
-    kafka_client: Literal["kafka-python", "confluent-kafka"] = "kafka-python"
-    """What the two stages read and commit with; all else uses kafka-python. confluent-kafka takes the extra
-    ``confluent``. Members of both kinds can work in one group: change it process by process."""
     instance: str = Field(default="0", pattern=r"^[A-Za-z0-9._-]+$")
     """This process's name within its groups: unique, and the same after a restart, so that a restart takes its
     partitions back at once and ends the transaction that it had open."""

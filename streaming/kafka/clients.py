@@ -3,19 +3,15 @@
 import contextlib
 import logging
 import time
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import Any
 
 from kafka import KafkaConsumer, KafkaProducer, TopicPartition
 from kafka.coordinator.assignors.cooperative_sticky import CooperativeStickyAssignor
 from kafka.errors import KafkaError, KafkaTimeoutError
 from kafka.producer.transaction_manager import FindCoordinatorHandler, TransactionManager
-from kafka.structs import OffsetAndMetadata
 
 from model.settings.updater import KafkaConnection, UpdaterConfig
-
-if TYPE_CHECKING:
-    from streaming.kafka.transactions import Message
 
 # The default pause between attempts, 100 ms, makes one commit in twenty take 110–250 ms.
 RETRY = {"retry_backoff_ms": 20, "reconnect_backoff_ms": 50, "reconnect_backoff_max_ms": 1_000}
@@ -73,20 +69,8 @@ class TransactionalProducer(KafkaProducer):
         """Whether a request of a transaction was sent again because its first sending was not answered."""
         return self._transaction_manager.sent_again
 
-    def send_all(self, messages: "Iterable[Message]") -> None:
-        """Send records and look at each one's own outcome: after one that was refused, kafka-python's commit can
-        report success and lose the transaction's records."""
-        futures = [
-            self.send(m.topic, value=m.value, key=m.key, headers=m.headers, partition=m.partition) for m in messages
-        ]
-        limit = self.config["transaction_timeout_ms"] / 1000
-        self.flush(timeout=limit)
-        for future in futures:
-            future.get(timeout=limit)
-
-    def send_offsets_to_transaction(self, offsets: Mapping[TopicPartition, int], group_metadata: Any) -> None:
-        places = {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}
-        self._wait(self._transaction_manager.send_offsets_to_transaction(places, group_metadata))
+    def send_offsets_to_transaction(self, offsets: dict, group_metadata: Any) -> None:
+        self._wait(self._transaction_manager.send_offsets_to_transaction(offsets, group_metadata))
 
     def commit_transaction(self) -> None:
         self._wait(self._transaction_manager.begin_commit())

@@ -6,11 +6,15 @@ import time
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple, Protocol
 
-from kafka import TopicPartition
+from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import IllegalStateError, KafkaError
+from kafka.structs import MemberState
 
 from model.settings.updater import UpdaterConfig
+from streaming.kafka.assignment import Partitions
 from streaming.kafka.changelog import Change, read_committed, read_range
-from streaming.kafka.transactions import Message
+from streaming.kafka.clients import close_quietly, group_consumer
+from streaming.kafka.transactions import Message, Transactions
 
 Offsets = Mapping[TopicPartition, int]
 
@@ -87,11 +91,61 @@ class Port(Protocol):
     def close(self) -> None: ...
 
 
-class Restoring:
-    """A port's readings beside the work: by consumers of their own without a group, whatever client the member is."""
+class KafkaPort:
+    """The port to a real cluster, by kafka-python."""
 
-    def __init__(self, config: UpdaterConfig):
-        self._config = config
+    def __init__(self, config: UpdaterConfig, group: str, topic: str, name: str, **options: Any):
+        self._config, self._group, self._topic, self._name, self._options = config, group, topic, name, options
+        self._transactions = Transactions(config, f"{group}-{config.instance}")
+        self._partitions = Partitions()
+        self._consumer: KafkaConsumer = None  # until it is opened
+
+    def open(self) -> None:
+        self._transactions.open()
+        self._partitions = Partitions()
+        self._consumer = self._partitions.consumer = group_consumer(
+            self._config, self._group, [self._topic], self._name, listener=self._partitions, **self._options
+        )
+
+    def poll(self, timeout_ms: int) -> dict[TopicPartition, list[Any]]:
+        return self._consumer.poll(timeout_ms=timeout_ms)
+
+    def member(self) -> Member:
+        group = self._consumer.group_metadata()
+        return Member(group.member_id, group.generation_id, group.state == MemberState.STABLE, group)
+
+    def changes(self) -> tuple[set[TopicPartition], set[TopicPartition]]:
+        return self._partitions.changes()
+
+    def pause(self, partition: TopicPartition) -> None:
+        if partition in self._consumer.assignment():
+            self._consumer.pause(partition)
+
+    def resume(self, partition: TopicPartition, offset: int) -> bool:
+        try:
+            self._consumer.seek(partition, offset)
+            self._consumer.resume(partition)
+        except (IllegalStateError, AssertionError):
+            return False
+        return True
+
+    def position(self, partition: TopicPartition) -> int:
+        try:
+            return self._consumer.position(partition, timeout_ms=0) or 0
+        except (KafkaError, AssertionError):
+            return 0
+
+    def committed(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int | None]:
+        return {partition: self._consumer.committed(partition) for partition in partitions}
+
+    def ends(self, partitions: Iterable[TopicPartition]) -> dict[TopicPartition, int]:
+        return self._consumer.end_offsets(list(partitions))
+
+    def commit(self, messages: list[Message], offsets: Offsets, member: Member) -> None:
+        self._transactions.commit(messages, offsets, member.group)
+
+    def renew(self) -> None:
+        self._transactions.open()
 
     def changelog(self, partitions: list[TopicPartition], starts: Offsets, bundle: str) -> Reading:
         return Background(read_committed(self._config, partitions, bundle, dict(starts)))
@@ -100,6 +154,12 @@ class Restoring:
         return Background(
             records for p, (start, stop) in ranges.items() for records in read_range(self._config, p, start, stop)
         )
+
+    def close(self) -> None:
+        self._transactions.close()
+        if self._consumer is not None:
+            close_quietly(self._consumer, 2)
+            self._consumer = None
 
 
 class Background:
@@ -136,34 +196,3 @@ class Background:
 
 
 _END = object()
-
-
-class ClientMissing(RuntimeError):
-    """The Kafka client that the settings ask for is not installed. The message says what to install."""
-
-
-def port_of(config: UpdaterConfig, group: str, topic: str, name: str, batch: int = 500, linger_ms: int = 0) -> Port:
-    """The port to a real cluster, by the client of the settings.
-
-    Args:
-        group: The consumer group.
-        topic: What its members read.
-        name: This member's, the same after a restart.
-        batch: At most so many records a poll.
-        linger_ms: How long the broker collects records before it answers; 0: it does not.
-
-    Raises:
-        ClientMissing: the client is not installed.
-    """
-    if config.kafka_client == "kafka-python":
-        from streaming.kafka.kafka_python import KafkaPort
-
-        return KafkaPort(config, group, topic, name, batch, linger_ms)
-    try:
-        from streaming.kafka.confluent import ConfluentPort
-    except ModuleNotFoundError as error:
-        raise ClientMissing(
-            "the setting updater.kafka_client: confluent-kafka is not installed here: install the extra confluent "
-            "(requirements/confluent.lock has the updater and it)"
-        ) from error
-    return ConfluentPort(config, group, topic, name, batch, linger_ms)

@@ -1,10 +1,11 @@
 """Exactly once: a batch's outputs and its input offsets become visible together, or not at all."""
 
 import logging
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
-from kafka import TopicPartition
+from kafka import KafkaProducer, TopicPartition
+from kafka.structs import OffsetAndMetadata
 
 from model.settings.updater import UpdaterConfig
 from model.tracing import headers
@@ -28,51 +29,27 @@ class TransactionError(RuntimeError):
     """A transaction failed, and whether it was committed is not known: ask Kafka for the committed offsets."""
 
 
-class Producer(Protocol):
-    """A client's transactional producer."""
-
-    @property
-    def sent_again(self) -> bool:
-        """Whether a request of a transaction may have been sent again because its first sending was not answered."""
-
-    def init_transactions(self) -> None: ...
-
-    def begin_transaction(self) -> None: ...
-
-    def send_all(self, messages: Iterable[Message]) -> None:
-        """Send the transaction's records; if one is refused, this fails or the commit does."""
-
-    def send_offsets_to_transaction(self, offsets: Mapping[TopicPartition, int], group: Any) -> None: ...
-
-    def commit_transaction(self) -> None: ...
-
-
 class Transactions:
     """Runs one transaction after the other under one transactional id.
 
     Args:
         transactional_id: Unique to this worker, and the same after its restart: taking it fences whoever held it and
             ends the transaction which that one had open.
-        make: Makes a client's producer for an id.
     """
 
-    def __init__(
-        self,
-        config: UpdaterConfig,
-        transactional_id: str,
-        make: Callable[[UpdaterConfig, str], Producer] = transactional_producer,
-    ):
-        self._config, self._id, self._make = config, transactional_id, make
-        self._producer: Producer | None = None
+    def __init__(self, config: UpdaterConfig, transactional_id: str):
+        self._config = config
+        self._id = transactional_id
+        self._producer: KafkaProducer | None = None
 
-    def open(self) -> Producer:
+    def open(self) -> KafkaProducer:
         """Take the transactional id; call before reading any input.
 
         Raises:
             kafka.errors.KafkaError: the cluster did not answer; try again.
         """
         if self._producer is None:
-            producer = self._make(self._config, self._id)
+            producer = transactional_producer(self._config, self._id)
             try:
                 producer.init_transactions()
                 abort_hanging(self._config, self._id)
@@ -92,8 +69,18 @@ class Transactions:
             producer = self.open()
             producer.begin_transaction()
             traced = headers()
-            producer.send_all([m._replace(headers=[*m.headers, *traced]) for m in messages] if traced else messages)
-            producer.send_offsets_to_transaction(offsets, group)
+            futures = [
+                producer.send(m.topic, value=m.value, key=m.key, headers=[*m.headers, *traced], partition=m.partition)
+                for m in messages
+            ]
+            # Every record's own outcome is looked at: after one that was refused, kafka-python's commit can report
+            # success and lose the transaction's records.
+            producer.flush(timeout=self._config.transaction_timeout_ms / 1000)
+            for future in futures:
+                future.get(timeout=self._config.transaction_timeout_ms / 1000)
+            producer.send_offsets_to_transaction(
+                {partition: OffsetAndMetadata(offset, "", -1) for partition, offset in offsets.items()}, group
+            )
             producer.commit_transaction()
         except Exception as error:
             self._discard()

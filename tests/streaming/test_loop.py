@@ -11,7 +11,6 @@ from model.folds import gap_of
 from model.partitioner import partitions_of
 from model.scan import Groups
 from streaming.kafka.clients import TransactionalProducer
-from streaming.kafka.confluent import ConfluentProducer
 from streaming.worker import WorkerError
 from tests.conftest import fresh_topics
 from tests.streaming.loop import (
@@ -28,9 +27,6 @@ from tests.streaming.loop import (
 from tests.tiny import CUT_MS, tiny_bundle, tiny_store
 
 VERSION = (f"loop-{number}" for number in itertools.count())
-BOTH_CLIENTS = pytest.mark.parametrize(
-    "client", ["kafka-python", pytest.param("confluent-kafka", marks=pytest.mark.slow)]
-)
 
 
 @pytest.fixture(scope="module")
@@ -67,11 +63,10 @@ def one_thread_reference(bundle, clicks) -> dict[str, np.ndarray]:
     return a
 
 
-@pytest.mark.parametrize("client", ["kafka-python", "confluent-kafka"])
-def test_every_click_counts_once_and_a_u_is_the_reference(kafka, store, client):
+def test_every_click_counts_once_and_a_u_is_the_reference(kafka, store):
     bundle = tiny_bundle(next(VERSION), frozen_items=True)
     clicks = some_clicks(300, new=0)
-    with running(bundle, store, updater_config(kafka, batch_clicks=37, kafka_client=client), feast_sink=False):
+    with running(bundle, store, updater_config(kafka, batch_clicks=37), feast_sink=False):
         produce(kafka, clicks)
         eventually(lambda: everything_counted(kafka, bundle, clicks), "all clicks are folded")
     reference = one_thread_reference(bundle, clicks)
@@ -79,10 +74,9 @@ def test_every_click_counts_once_and_a_u_is_the_reference(kafka, store, client):
         np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
 
 
-@BOTH_CLIENTS
-def test_a_restart_goes_on_where_it_was(kafka, store, client):
+def test_a_restart_goes_on_where_it_was(kafka, store):
     bundle = tiny_bundle(next(VERSION), frozen_items=True)
-    clicks, config = some_clicks(240, new=0), updater_config(kafka, kafka_client=client)
+    clicks, config = some_clicks(240, new=0), updater_config(kafka)
     for part in (clicks[:80], clicks[80:160], clicks[160:]):
         with running(bundle, store, config, feast_sink=False):
             produce(kafka, part)
@@ -134,14 +128,13 @@ def test_time_alone_refreshes_an_item_for_the_index_but_not_for_the_store(kafka,
     np.testing.assert_allclose(counters["counters"][0], then["counters"])
 
 
-@BOTH_CLIENTS
 @pytest.mark.parametrize("moment", ["after_sending", "after_commit"])
-def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monkeypatch, moment, client):
+def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monkeypatch, moment):
     """The first tries of every stage break: before the commit, or after it without the worker's knowing."""
     bundle, clicks = tiny_bundle(next(VERSION), frozen_items=True), some_clicks(120, new=0)
     broken = itertools.count()
 
-    class Breaking:
+    class Breaking(TransactionalProducer):
         def send_offsets_to_transaction(self, *args):
             if moment == "after_sending" and next(broken) % 3 == 0:
                 raise OSError("torn off before the commit")
@@ -152,12 +145,8 @@ def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monke
             if moment == "after_commit" and next(broken) % 3 == 0:
                 raise OSError("torn off before the answer")
 
-    place, of = {
-        "kafka-python": ("streaming.kafka.clients.TransactionalProducer", TransactionalProducer),
-        "confluent-kafka": ("streaming.kafka.confluent.ConfluentProducer", ConfluentProducer),
-    }[client]
-    monkeypatch.setattr(place, type("BreakingProducer", (Breaking, of), {}))
-    with running(bundle, store, updater_config(kafka, batch_clicks=10, kafka_client=client), feast_sink=False):
+    monkeypatch.setattr("streaming.kafka.clients.TransactionalProducer", Breaking)
+    with running(bundle, store, updater_config(kafka, batch_clicks=10), feast_sink=False):
         produce(kafka, clicks)
         eventually(lambda: everything_counted(kafka, bundle, clicks), "all clicks are folded", 60)
     assert next(broken) > 5
@@ -167,20 +156,10 @@ def test_a_crash_around_the_commit_loses_and_doubles_nothing(kafka, store, monke
         np.testing.assert_allclose(np.reshape(row["a"], reference[key].shape), reference[key], atol=1e-5, err_msg=key)
 
 
-@pytest.mark.parametrize(
-    "clients",
-    [
-        ("kafka-python", "kafka-python"),
-        pytest.param(("kafka-python", "confluent-kafka"), marks=pytest.mark.slow),
-        pytest.param(("confluent-kafka", "kafka-python"), marks=pytest.mark.slow),
-    ],
-)
-def test_two_workers_a_stage_share_the_partitions_and_take_over(kafka, store, clients):
+def test_two_workers_a_stage_share_the_partitions_and_take_over(kafka, store):
     bundle, clicks = tiny_bundle(next(VERSION)), some_clicks(200)
-    first, second = (
-        updater_config(kafka, instance=name, session_timeout_ms=6_000, kafka_client=client)
-        for name, client in zip("ab", clients, strict=True)
-    )
+    first = updater_config(kafka, instance="a", session_timeout_ms=6_000)
+    second = first.model_copy(update={"instance": "b"})
     with running(bundle, store, first, feast_sink=False):
         produce(kafka, clicks[:60])
         with running(bundle, store, second, feast_sink=False):
@@ -192,10 +171,9 @@ def test_two_workers_a_stage_share_the_partitions_and_take_over(kafka, store, cl
     assert_counted_once(kafka, bundle, clicks)
 
 
-@BOTH_CLIENTS
-def test_the_broker_is_killed_and_comes_back(broker, kafka, store, client):
+def test_the_broker_is_killed_and_comes_back(broker, kafka, store):
     bundle, clicks = tiny_bundle(next(VERSION)), some_clicks(200)
-    with running(bundle, store, updater_config(kafka, batch_clicks=5, kafka_client=client), feast_sink=False):
+    with running(bundle, store, updater_config(kafka, batch_clicks=5), feast_sink=False):
         produce(kafka, clicks)
         eventually(lambda: sum(folded(kafka, "query", bundle).values()) > 0, "the first are folded")
         broker.kill()
@@ -204,9 +182,8 @@ def test_the_broker_is_killed_and_comes_back(broker, kafka, store, client):
     assert_counted_once(kafka, bundle, clicks)
 
 
-@BOTH_CLIENTS
-def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(kafka, store, client):
-    bundle, config = tiny_bundle(next(VERSION)), updater_config(kafka, session_timeout_ms=6_000, kafka_client=client)
+def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(kafka, store):
+    bundle, config = tiny_bundle(next(VERSION)), updater_config(kafka, session_timeout_ms=6_000)
     options = {"stages": ("query",), "feast_sink": False}
     with (
         pytest.raises(WorkerError, match="give each its own instance name"),
@@ -220,10 +197,9 @@ def test_a_second_process_of_the_same_name_takes_over_and_the_first_says_so(kafk
         eventually(lambda: bool(failed) or produce(kafka, some_clicks(1)), "the first is told")
 
 
-@BOTH_CLIENTS
-def test_it_stops_though_the_broker_is_gone(spare_broker, store, client):
+def test_it_stops_though_the_broker_is_gone(spare_broker, store):
     bundle, kafka = tiny_bundle(next(VERSION)), fresh_topics(spare_broker)
-    with running(bundle, store, updater_config(kafka, kafka_client=client), feast_sink=False):
+    with running(bundle, store, updater_config(kafka), feast_sink=False):
         produce(kafka, some_clicks(5))
         spare_broker.kill()
         began = time.monotonic()

@@ -14,11 +14,10 @@ def quiet():
 @pytest.mark.slow
 @pytest.mark.timeout(3_600)
 @pytest.mark.server
-@pytest.mark.parametrize(("client", "requests"), [("kafka-python", 1_000), ("confluent-kafka", 100)])
-def test_tampered_requests_tear_no_transaction(tmp_path, client, requests):
-    result = TamperRun(tmp_path, TamperPlan(requests, kafka_client=client)).run()
+def test_tampered_requests_tear_no_transaction(tmp_path):
+    result = TamperRun(tmp_path, TamperPlan(1_000)).run()
     assert result["torn"] == 0, result
-    assert result["tampered"] >= requests
+    assert result["tampered"] >= 1_000
     assert result["max_difference"] <= 1e-5
 
 

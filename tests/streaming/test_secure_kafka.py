@@ -16,7 +16,6 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     pkcs12,
 )
-from kafka import TopicPartition
 from kafka.admin import (
     ACL,
     ACLOperation,
@@ -33,10 +32,7 @@ from feature_repo.event_rule import EventRule
 from model.settings.updater import KafkaConnection, UpdaterConfig
 from serving.ab.impressions import read_clicks
 from streaming.kafka.clients import quiet_kafka
-from streaming.kafka.packing import ends
-from streaming.kafka.port import port_of
 from streaming.kafka.topics import TopicsMissing, create_topics
-from streaming.kafka.transactions import Message
 from tests.conftest import PARTITIONS
 from tests.streaming.loop import eventually, folded, produce, running, some_clicks, truth
 from tests.tiny import tiny_bundle, tiny_store
@@ -168,36 +164,6 @@ def test_clicks_are_written_and_read_as_each_kind_of_user(secure, how):
     assert sorted(read_clicks(config, 0, EventRule())["item_id"].to_pylist()) == sorted(
         click.item_id for click in clicks
     )
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("how", ["PLAIN", "SCRAM", "OAUTHBEARER", "mTLS"])
-def test_confluent_kafka_reads_and_commits_as_each_kind_of_user(secure, how):
-    prefix, clicks = f"confluent-{how}.", some_clicks(20)
-    owner = secure.admin.model_copy(update={"prefix": prefix})
-    create_topics(owner, PARTITIONS)
-    grant(
-        secure.admin, (TOPIC, prefix, READ), (TOPIC, prefix, WRITE), (GROUP, prefix, READ), (TRANSACTION, prefix, WRITE)
-    )
-    produce(owner, clicks)
-    config = secure.clients[how].model_copy(update={"prefix": prefix, "kafka_client": "confluent-kafka"})
-    eventually(lambda: exist(config), "the rights hold")
-    port, found = port_of(config, f"{prefix}group", config.topics.clicks, "member"), []
-    try:
-        port.open()
-
-        def all_read() -> bool:
-            found.extend(record for records in port.poll(50).values() for record in records)
-            for partition in port.changes()[1]:
-                port.resume(partition, 0)
-            return len(found) == len(clicks)
-
-        eventually(all_read, "all clicks are read")
-        offsets = {TopicPartition(config.topics.clicks, partition): offset for partition, offset in ends(found).items()}
-        port.commit([Message(config.topics.item_signals, 0, b"signals")], offsets, port.member())
-        assert port.committed(offsets) == offsets
-    finally:
-        port.close()
 
 
 def test_a_wrong_password_and_a_wrong_key_are_refused(secure):
