@@ -9,7 +9,6 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
-from pathlib import Path
 from typing import Annotated
 
 os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = os.environ["MKL_NUM_THREADS"] = "1"
@@ -21,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from cli.evidence import write_evidence
+from cli.options import Json
 from model.features import CategoryField, Inputs, InputSpec
 from model.memory import gap_inputs
 from model.settings.model import AMM, NO_CLOSED_FORM, DATConfig
@@ -41,7 +41,7 @@ SIZES = (1, 64, 4_096)
 
 def main(
     seconds: Annotated[float, typer.Option(min=0.1, help="For how long each pass is repeated.")] = 2,
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write the figures to this file.")] = None,
+    json_file: Json = None,
 ) -> None:
     """Parity and speed of the NumPy towers and the torch towers, in turns."""
     torch.set_num_threads(1)

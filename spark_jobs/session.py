@@ -149,8 +149,8 @@ def _start(config: NightConfig, said: dict[str, str], scratch: Path, jars: list[
     wanted = {
         "spark.ui.enabled": "false",
         "spark.ui.showConsoleProgress": "false",
-        # An item with many clicks is spilled in many files, all of which are read at once, with 2 MB of heap each to
-        # read ahead.
+        # An item with many clicks is spilled in many files, all of which are read at once: each would take heap of its
+        # own to read ahead.
         "spark.unsafe.sorter.spill.read.ahead.enabled": "false",
         "spark.sql.maxConcurrentOutputFileWriters": "32",  # a task's rows by day without sorting them first
     }
