@@ -1,10 +1,12 @@
 """``dat``: the one command. Each verb is a file of this folder; what is slow to import, a verb imports when it runs."""
 
+import errno
 import importlib
 import os
 import signal
 import sys
 import threading
+from collections.abc import Iterator
 from typing import NoReturn
 
 import typer
@@ -96,12 +98,27 @@ def main() -> None:
         sys.exit(1)
 
 
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and those that it was raised from, or while they were handled."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")  # Java's and DuckDB's, SQLite's, a quota's
+
+
+def _disk_full(error: BaseException) -> bool:
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return full or any(words in str(error) for words in _FULL)
+
+
 def explain(error: BaseException) -> str | None:
     """The sentence for an error that a person can mend; None for a bug.
 
     The project's own errors are such sentences already. A full disk reaches us in many libraries' wrappings.
     """
-    if "No space left on device" in str(error):
+    if any(_disk_full(each) for each in _chain(error)):
         return "the disk is full: free some space or give another folder with --home"
     if isinstance(error, OSError) and error.filename:
         return f"{error.filename}: {error.strerror}"

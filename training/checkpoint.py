@@ -10,8 +10,9 @@ from feature_repo.atomic import atomic_write
 
 def save(file: Path, state: dict[str, Any]) -> None:
     """Write a state of tensors, numbers and texts; a crash leaves the previous file."""
-    with atomic_write(file) as staging:
-        torch.save(state, staging)
+    # Into an open file: given a path, torch hides the system's error (a full disk) behind one of its own.
+    with atomic_write(file) as staging, staging.open("wb") as out:
+        torch.save(state, out)
 
 
 def load(file: Path) -> dict[str, Any] | None:

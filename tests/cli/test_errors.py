@@ -1,14 +1,17 @@
 """What a person gets wrong ends in one clear sentence and a status that is not 0; never in a traceback."""
 
 import socket
+import sqlite3
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing, nullcontext
 from pathlib import Path
 
 import duckdb
 import pyarrow as pa
 import pytest
+import torch
 from pyspark.errors import PySparkException
 
 from cli.main import explain
@@ -20,6 +23,7 @@ from tests.cli.conftest import Run
 from tests.market import write_market
 from tests.objects import Bucket
 from tests.objects import bucket as bucket
+from training import checkpoint as checkpoint_module
 
 
 def test_no_java(run: Run, tmp_path: Path):
@@ -55,6 +59,26 @@ def test_a_verb_that_needs_more_than_the_day_has_installed():
     said = explain(ModuleNotFoundError("No module named 'pyspark.sql'", name="pyspark.sql"))
     assert said and "pyspark.sql is not installed here" in said
     assert explain(ModuleNotFoundError("No module named 'model.gone'", name="model.gone")) is None
+
+
+def test_a_full_disk_becomes_a_sentence_whichever_library_meets_it(tmp_path: Path, monkeypatch):
+    def checkpoint() -> None:
+        monkeypatch.setattr("training.checkpoint.atomic_write", lambda _: nullcontext(Path("/dev/full")))
+        checkpoint_module.save(tmp_path / "epoch", {"weights": torch.zeros(1_000_000)})
+
+    def sqlite() -> None:
+        with closing(sqlite3.connect(tmp_path / "rows.db")) as rows:
+            rows.execute("pragma max_page_count = 2")
+            rows.execute("create table rows (a)")
+            rows.execute("insert into rows values (zeroblob(100000))")
+
+    def arrow() -> None:
+        pa.OSFile("/dev/full", "wb").write(b"rows" * 10_000)
+
+    for write in (checkpoint, sqlite, arrow):
+        with pytest.raises(Exception) as full:  # noqa: PT011 -- each library has its own
+            write()
+        assert explain(full.value) == "the disk is full: free some space or give another folder with --home"
 
 
 @pytest.mark.server
