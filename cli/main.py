@@ -76,6 +76,15 @@ def main() -> None:
         interrupted.set()
         raise KeyboardInterrupt
 
+    def again(dropped: "sys.UnraisableHookArgs") -> None:
+        # Python drops what is raised while it frees an object (py4j has a callback for each of Java's): the verb went on.
+        if dropped.exc_type is KeyboardInterrupt:
+            signal.setitimer(signal.ITIMER_REAL, 0.05)
+        else:
+            sys.__unraisablehook__(dropped)
+
+    sys.unraisablehook = again
+    signal.signal(signal.SIGALRM, interrupt)
     # Also where a script has put the command in the background, whose children ignore Ctrl-C; and SIGTERM is the same.
     signal.signal(signal.SIGINT, interrupt)
     signal.signal(signal.SIGTERM, interrupt)

@@ -81,6 +81,26 @@ def test_a_full_disk_becomes_a_sentence_whichever_library_meets_it(tmp_path: Pat
         assert explain(full.value) == "the disk is full: free some space or give another folder with --home"
 
 
+def test_an_interrupt_that_python_drops_stops_the_verb_all_the_same():
+    verb = """
+import os, signal, time
+from cli import main
+
+class Garbage:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+
+def verb(prog_name):
+    Garbage()
+    time.sleep(60)
+
+main.build = lambda: verb
+main.main()
+"""
+    ended = subprocess.run([sys.executable, "-c", verb], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr.strip()) == (130, "stopped")
+
+
 @pytest.mark.server
 def test_what_duckdb_says_of_an_object_store_becomes_a_sentence(bucket: Bucket):
     place = UrlPath(ObjectStore(bucket.url, attempts=1), "rows.parquet")
