@@ -77,7 +77,7 @@ def main() -> None:
         raise KeyboardInterrupt
 
     def again(dropped: "sys.UnraisableHookArgs") -> None:
-        # Python drops what is raised while it frees an object (py4j has a callback for each of Java's): the verb went on.
+        # Python drops what is raised while it frees an object (py4j has callbacks for Java's): the verb would go on.
         if dropped.exc_type is KeyboardInterrupt:
             signal.setitimer(signal.ITIMER_REAL, 0.05)
         else:

@@ -111,6 +111,7 @@ def test_a_click_is_followed_from_its_request_to_the_online_store_and_the_day_ha
         assert not loaded & NIGHT, name
 
 
+@pytest.mark.long
 def test_without_the_setting_nothing_of_it_is_loaded_or_sent(tmp_path: Path):
     script = (
         "import sys; from model import tracing\n"

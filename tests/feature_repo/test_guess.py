@@ -255,6 +255,7 @@ def test_what_begins_as_json_and_is_none_is_refused_in_a_sentence(tmp_path):
         card_of(tmp_path, "log.json")
 
 
+@pytest.mark.long
 def test_a_folder_is_read_whole_and_what_else_lies_in_it_is_a_catalogue(tmp_path):
     (tmp_path / "log").mkdir()
     for n in range(1, 6):

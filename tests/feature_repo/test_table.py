@@ -69,6 +69,7 @@ def test_a_table_takes_the_place_of_another_and_an_error_leaves_it(home: Place):
     assert not whole(table).exists() and not files_of_tables(home, "*/*/*")
 
 
+@pytest.mark.long
 def test_who_is_killed_between_any_two_requests_leaves_the_old_table_or_the_new_one_and_the_next_writer_cleans_up(
     bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ):

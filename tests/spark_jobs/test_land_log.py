@@ -108,6 +108,7 @@ def test_a_file_that_has_lost_rows_is_told_by_name_and_its_rows_stay(shop, lake)
     assert rows(shop, lake) == read(shop) and not any("lacks" in line for line in anew.lines())
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("again", [False, True])
 def test_a_landing_in_an_object_store_that_is_killed_between_any_two_requests_is_whole_after_the_next_one(
     again: bool, shop: Path, monkeypatch: pytest.MonkeyPatch
