@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from kafka import KafkaConsumer, TopicPartition
+from kafka.errors import KafkaError
 
 from model.settings.updater import UpdaterConfig
 from streaming import metrics
@@ -78,7 +79,9 @@ class Monitor:
                     close_quietly(self._consumer)
                 self._consumer = None
                 metrics.ERRORS.labels("monitor", type(error).__name__).inc()
-                log.warning("kafka_unreachable bootstrap=%s error=%r", self._config.bootstrap, error)
+                # kafka-python raises KeyError for a topic that the broker is still making; the next look finds it.
+                event = "kafka_unreachable" if isinstance(error, (KafkaError, OSError)) else "look_failed"
+                log.warning("%s bootstrap=%s error=%r", event, self._config.bootstrap, error)
 
     def _look(self) -> None:
         self._compare(same_partitions(self._config))
