@@ -11,7 +11,8 @@ _PAUSE_S, _BROKEN_S = 1.0, 60.0
 
 
 class Background:
-    """Runs :meth:`run` in a thread until it is closed. What goes wrong in it is counted, logged, and tried again.
+    """Runs :meth:`run` in a thread until it is closed. What goes wrong in it is counted, logged, and tried again;
+    what is outside and stays wrong is logged once.
 
     Args:
         what: What it does, for the log. The thread starts with :meth:`start`.
@@ -64,9 +65,11 @@ class Background:
             except Exception as error:
                 self.failures += 1
                 THREAD_FAILURES.labels(self.what).inc()
-                self.error = f"{type(error).__name__}: {error}"
+                before, name = self.error, type(error).__name__
+                self.error = f"{name}: {str(error).removeprefix(f'{name}: ')}"
                 if self.expected(error):
-                    log.warning("%s: trying again: %s", self.what, self.error)
+                    if self.error != before:  # a broker may be away for hours
+                        log.warning("%s: trying again: %s", self.what, self.error)
                 else:
                     self._failing_since = self._failing_since or time.monotonic()
                     log.exception("%s: trying again", self.what)

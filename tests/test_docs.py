@@ -1,12 +1,19 @@
 """What the documents say is so: their tables are the evidence's, and their links lead somewhere."""
 
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
 
 from docs.tables import DOCUMENTS, rendered
+from feature_repo.card import load_card
+from feature_repo.reader.dataset import check_dataset
+from model.settings.settings import load_settings
+from tests.runnable import by_page
+from tests.shop import write_shop
 
+FILES = by_page(lambda block: block.language == "toml")
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -41,3 +48,21 @@ def test_evidence_names_its_origin(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (tmp_path / "two.json").write_text("{}")
     with pytest.raises(ValueError, match=r"two\.json does not say its .*command"):
         _load(tmp_path / "two.json")
+
+
+@pytest.mark.parametrize("page", FILES)
+def test_each_runnable_card_of_a_page_reads_its_log_and_each_runnable_setting_is_taken(
+    page: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    write_shop(tmp_path)
+    for block in FILES[page]:
+        if block.is_card:
+            Path("card.toml").write_text(block.code)
+            card = load_card("card.toml")
+            report = check_dataset(card, Path(card.folder), 0.01)
+            assert report.rows == report.rows_read > 1_000 and not report.unknown_items
+            assert all(catalogue.rows and not catalogue.unknown for catalogue in report.catalogues.values())
+        else:
+            Path("dat.toml").write_text(block.code)
+            assert load_settings().model_fields_set >= set(tomllib.loads(block.code))

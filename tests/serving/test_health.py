@@ -8,6 +8,7 @@ import pyarrow as pa
 import pytest
 
 from model.settings.serving import ServingConfig
+from serving.background import Background
 from serving.service import Service
 from streaming.kafka.records import ITEM_STATE, pack
 from tests.serving.conftest import PATIENT, Running, item_rows, serve_http, updater
@@ -113,6 +114,28 @@ def test_a_thread_that_is_gone_or_does_nothing_but_fail_is_a_failed_liveness(run
     assert running.client.get("/healthz").status_code == 200
     monkeypatch.setattr(consumer, "_thread", threading.Thread())
     assert "has ended" in running.client.get("/healthz").json()["message"]
+
+
+def test_a_broker_that_stays_away_is_logged_once_and_once_more_when_it_is_away_again(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    class Reader(Background):
+        def expected(self, error: Exception) -> bool:
+            return True
+
+        def run(self) -> None:
+            if self.failures == 3:
+                self.worked()
+            if self.failures == 6:
+                self._stop.set()
+            raise TimeoutError("TimeoutError: the broker is away")
+
+    monkeypatch.setattr("serving.background._PAUSE_S", 0)
+    reader = Reader("reader")
+    reader.start()
+    reader._thread.join(60)
+    said = [record.message for record in caplog.records if record.name == "serving.background"]
+    assert reader.failures == 7 and said == ["reader: trying again: TimeoutError: the broker is away"] * 2
 
 
 @pytest.mark.flaky(reruns=2)
