@@ -55,9 +55,10 @@ def latest_ms() -> int:
 def malformed_lines(sql: duckdb.DuckDBPyConnection) -> int:
     """Lines of text that could not be divided into the columns; an open quote takes all lines that follow with it."""
     try:
+        # Of two characters that end a line, the second stands before the next one.
         rejected = (
-            "SELECT DISTINCT ON (scan_id, file_id, line) 1 + length(rtrim(csv_line, chr(10))) "
-            "- length(replace(rtrim(csv_line, chr(10)), chr(10), '')) AS lines FROM reject_errors"
+            "SELECT DISTINCT ON (scan_id, file_id, line) 1 + length(trim(csv_line, chr(10))) "
+            "- length(replace(trim(csv_line, chr(10)), chr(10), '')) AS lines FROM reject_errors"
         )
         (lines,) = one(sql, f"SELECT coalesce(sum(lines), 0)::BIGINT FROM ({rejected})")
     except duckdb.CatalogException:  # no text was read

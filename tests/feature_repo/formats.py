@@ -267,6 +267,8 @@ TEXT = [
     Format("tabs, and quotes that seem to close", csv("\t", extra=lambda n: {3: '"Open', 9: 'Close"'}.get(n, "x")),
            note='quoting = "none"'),
     Format("a line with a column too many", csv(after={5: "u1,i1,1700006596,x"}), dropped={"malformed line": 1}),
+    Format("a line with a column too many, line ends of Windows", csv(after={5: "u1,i1,1700006596,x"}, end="\r\n"),
+           dropped={"malformed line": 1}),
     Format("a line that is cut off", csv(after={5: "u1,i1"}), dropped={"malformed line": 1}),
     Format("files with their columns in another order", files(
         {"a.csv": b"user,item,ts\nu1,i1,1700006596\n", "b.csv": b"ts,item,x,user\n1700006597,i2,,u2\n"},
