@@ -1,5 +1,6 @@
 """What a person gets wrong ends in one clear sentence and a status that is not 0; never in a traceback."""
 
+import signal
 import socket
 import sqlite3
 import subprocess
@@ -99,6 +100,23 @@ main.main()
 """
     ended = subprocess.run([sys.executable, "-c", verb], capture_output=True, text=True, timeout=30, check=False)
     assert (ended.returncode, ended.stderr.strip()) == (130, "stopped")
+
+
+def test_an_interrupt_while_the_imports_run_ends_without_a_traceback():
+    verb = """
+import os, signal, sys
+from cli.__main__ import main
+
+class Slow:
+    def find_spec(self, name, path, target=None):
+        if name == "typer":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Slow())
+main()
+"""
+    ended = subprocess.run([sys.executable, "-c", verb], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, "")
 
 
 @pytest.mark.server
