@@ -1,4 +1,4 @@
-"""``dat``, ``python -m cli``; and, for spark-submit, which takes a file: ``spark-submit … cli/__main__.py nightly …``."""
+"""``dat``, ``python -m cli``, and the file that spark-submit takes: ``spark-submit … cli/__main__.py nightly …``."""
 
 import signal
 import sys
