@@ -55,7 +55,7 @@ def file_lines(table: Looked, folder: Path) -> list[str]:
 
 def select_lines(table: Looked, chosen: dict[str, str], clock: str | None, exploded: bool, folder: Path) -> list[str]:
     """A SELECT that makes clicks of what columns alone cannot say."""
-    name = called(table.path)
+    name = _called(table)
     written = table.flat.columns if table.flat else {column: quoted(column) for column in table.different}
     picked = []
     for role, column in chosen.items():
@@ -72,14 +72,19 @@ def select_lines(table: Looked, chosen: dict[str, str], clock: str | None, explo
 
 def _sql(table: Looked, picked: str, rows: str, folder: Path) -> list[str]:
     return [
-        f"tables.{toml(called(table.path))} = {{ {', '.join(file_lines(table, folder))} }}",
+        f"tables.{toml(_called(table))} = {{ {', '.join(file_lines(table, folder))} }}",
         "sql = '''", f"SELECT {picked}", f"FROM {rows}", "'''",
     ]  # fmt: skip
 
 
+def _called(table: Looked) -> str:
+    return table.flat.called if table.flat else called(table.path)
+
+
 def called(path: Path) -> str:
     """What SQL calls a file."""
-    return re.sub(r"\W", "_", path.name.split(".")[0])
+    name = next(part for part in reversed(path.parts) if "*" not in part)
+    return re.sub(r"\W", "_", name.split(".")[0])
 
 
 def toml(text: str) -> str:

@@ -66,7 +66,7 @@ def _load(reading: Reading, card: DatasetCard, side: Side, table: Table, folder:
         start = "CREATE TABLE rows AS" if number == 0 else "INSERT INTO rows"
         before = one(sql, "SELECT count(*) FROM rows")[0] if number else 0
         write_rows(sql, part, f"{start} {_canonical(part, card, side, table, before)}")
-    malformed = malformed_lines(sql)
+    malformed = malformed_lines(reading)
     read, left_out, nameless, long = one(
         sql,
         'SELECT count(*), count(*) FILTER ("left out"), count(*) FILTER (NOT "left out" AND id IS NULL), '

@@ -151,7 +151,7 @@ def stage_relations(reading: Reading, card: DatasetCard, parts: list[Relation]) 
     if spec.time_unit == "order":
         sql.execute("UPDATE staged SET event_time = n * 1000")
     sql.execute("CREATE TABLE files AS SELECT file, min(n) AS first_row FROM staged GROUP BY file")
-    staged = Staged(reading, card, parts, faults_of(sql, card, parts))
+    staged = Staged(reading, card, parts, faults_of(reading, card, parts))
     _find_repeats(staged)
     return staged
 

@@ -6,8 +6,8 @@ from feature_repo.reader.text import literal, literals
 
 PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "d": 86_400_000.0, "position": 1e3}
 WORDED = (
-    "%Y%m%d", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%dT%H:%M%z", "%Y-%m-%d %H:%M:%S,%g", "%a %b %d %H:%M:%S %z %Y",
-    "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
+    "%Y%m%d", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%dT%H:%M%z", "%Y-%m-%d %H:%M%z", "%Y%m%dT%H%M%S%z",
+    "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
 """Ways to write a moment, besides ISO 8601's, that can mean one only: where month and day could be taken for each other
 a card has to say which is which."""
@@ -16,6 +16,8 @@ ZONES = {
     "MDT": -6, "PDT": -7, "KST": 9, "JST": 9, "AEST": 10, "AEDT": 11, "NZST": 12, "NZDT": 13,
 }  # fmt: skip
 """Words for zones that mean one offset, in hours; BST, CST, IST, MST, PST and others are the names of several."""
+_LOOSE = r"(:\d\d(\.\d+)?) ?(Z|[+-]\d\d(:?\d\d)?)(\[[A-Za-z_/]+\])?$"
+"""ISO 8601 as Snowflake (a blank before the offset) and Java (the zone's name behind it) write its end."""
 _EXCEL_EPOCH = 25_569  # the day number of 1970-01-01, where 1899-12-30 is 0
 _EXCEL_LAST = 2_958_466  # the year 9999
 _INTEGERS = {f"{sign}{size}INT" for sign in ("", "U") for size in ("TINY", "SMALL", "BIG", "HUGE")} | {
@@ -52,7 +54,11 @@ def text(column: Column, nulls: list[str]) -> str:
             f"CASE WHEN {value} = trunc({value}) THEN trunc({value})::DECIMAL(38, 0)::VARCHAR ELSE {value}::VARCHAR END"
         )
     if kind == "JSON":
-        number = _whole(f"TRY_CAST({value} AS DOUBLE)")
+        # A whole number of more than 64 bits is a DOUBLE, too.
+        number = (
+            f"CASE WHEN regexp_full_match({value} ->> '$', '-?[0-9]+') THEN {value} ->> '$' "
+            f"ELSE {_whole(f'TRY_CAST({value} AS DOUBLE)')} END"
+        )
         nested = f"error('lists or objects where one value should be; such as ' || {value}::VARCHAR)"
         cases = f"WHEN 'DOUBLE' THEN {number} WHEN 'ARRAY' THEN {nested} WHEN 'OBJECT' THEN {nested}"
         value = f"CASE json_type({value}) {cases} ELSE {value} ->> '$' END"
@@ -161,6 +167,11 @@ def _date(said: str) -> str:
     with_word = (
         f"coalesce(TRY_CAST({moment} || {offset} AS TIMESTAMPTZ), try_strptime({moment} || ' ' || {offset}, {forms!r}))"
     )
-    plain = f"coalesce(TRY_CAST({said} AS TIMESTAMPTZ), try_strptime({said}, {list(WORDED)!r}))"
+    iso = f"regexp_replace(replace({said}, ',', '.'), '{_LOOSE}', '\\1\\3')"
+    numbers = f"regexp_replace({said}, ' ?Z$', '+00:00')"
+    plain = (
+        f"coalesce(TRY_CAST({said} AS TIMESTAMPTZ), TRY_CAST({iso} AS TIMESTAMPTZ), "
+        f"try_strptime({numbers}, {list(WORDED)!r}))"
+    )
     # Most have none, and their last character tells so at once.
     return f"CASE WHEN right({said}, 1) BETWEEN 'A' AND 'Y' AND {word} != '' THEN {with_word} ELSE {plain} END"

@@ -8,7 +8,7 @@ from pydantic import BaseModel
 from feature_repo.card import CardError, DatasetCard
 from feature_repo.limits import ID_LENGTH, LATEST_MS
 from feature_repo.reader import units
-from feature_repo.reader.tables import Relation, one
+from feature_repo.reader.tables import Reading, Relation, one
 from feature_repo.reader.text import literal
 
 DAY_MS = 86_400_000
@@ -52,18 +52,19 @@ def latest_ms() -> int:
     return min(LATEST_MS, int(time.time() * 1000) + DAY_MS)
 
 
-def malformed_lines(sql: duckdb.DuckDBPyConnection) -> int:
-    """Lines of text that could not be divided into the columns; an open quote takes all lines that follow with it."""
+def malformed_lines(reading: Reading) -> int:
+    """Lines of text that could not be divided into the columns, or are no JSON; an open quote takes all lines that
+    follow with it."""
     try:
         # Of two characters that end a line, the second stands before the next one.
         rejected = (
             "SELECT DISTINCT ON (scan_id, file_id, line) 1 + length(trim(csv_line, chr(10))) "
             "- length(replace(trim(csv_line, chr(10)), chr(10), '')) AS lines FROM reject_errors"
         )
-        (lines,) = one(sql, f"SELECT coalesce(sum(lines), 0)::BIGINT FROM ({rejected})")
+        (lines,) = one(reading.sql, f"SELECT coalesce(sum(lines), 0)::BIGINT FROM ({rejected})")
     except duckdb.CatalogException:  # no text was read
-        return 0
-    return lines
+        lines = 0
+    return lines + reading.no_json
 
 
 def refuse(card: DatasetCard, faults: Faults) -> None:
@@ -112,9 +113,10 @@ def ragged(path: object, bad: int, good: int, width: int) -> str:
     )
 
 
-def faults_of(sql: duckdb.DuckDBPyConnection, card: DatasetCard, parts: list[Relation]) -> Faults:
+def faults_of(reading: Reading, card: DatasetCard, parts: list[Relation]) -> Faults:
+    sql = reading.sql
     by_reason = dict(sql.execute("SELECT reason, count(*) FROM staged GROUP BY reason").fetchall())
-    by_reason[MALFORMED] = by_reason.get(MALFORMED, 0) + malformed_lines(sql)
+    by_reason[MALFORMED] = by_reason.get(MALFORMED, 0) + malformed_lines(reading)
     paths = {number: path for part in parts for number, path in zip(part.numbers, part.paths, strict=False)}
     rows = sql.execute(
         f"SELECT file, staged.n - first_row + 1, event_time, raw FROM staged JOIN files USING (file) "
@@ -123,7 +125,7 @@ def faults_of(sql: duckdb.DuckDBPyConnection, card: DatasetCard, parts: list[Rel
     wrong = [WrongTime(path=str(paths[file]), row=row, ms=ms, raw=raw) for file, row, ms, raw in rows]
     keyless = None if by_reason.get(0) else next(filter(None, (_keyless(sql, card, part) for part in parts)), None)
     texts = [part for part in parts if part.header]
-    bad, good = malformed_lines(sql) if texts else 0, sum(by_reason.values()) - by_reason[MALFORMED]
+    bad, good = malformed_lines(reading) if texts else 0, sum(by_reason.values()) - by_reason[MALFORMED]
     uneven = ragged(texts[0].paths[0], bad, good, len(texts[0].header)) if bad > good else None
     return Faults(by_reason=by_reason, wrong=wrong, keyless=keyless, ragged=uneven)
 

@@ -116,7 +116,7 @@ def _glob(folder: Path, name: str) -> list[str]:
 
 
 def _inside(path: Path) -> list[Path]:
-    if path.is_file() or is_table(path):
+    if not path.is_dir() or is_table(path):
         return [path]
     return [
         entry for child in sorted(path.iterdir()) if not child.name.startswith(("_", ".")) for entry in _inside(child)
@@ -147,8 +147,11 @@ def look_at(path: Path, spec: Files, folder: Path, scratch: Path, notes: list[st
     partition = _partition(path, folder)
     if table := is_table(path):
         return File(path, table, path, partition=partition)
-    with path.open("rb") as file:
-        head = file.read(64)
+    try:
+        with path.open("rb") as file:
+            head = file.read(64)
+    except OSError as error:  # such as a link to nothing
+        raise CardError(f"{path} cannot be opened: {error.strerror}") from None
     for magic, kind in _MAGIC.items():
         if head.startswith(magic):
             return File(path, kind, _plain_name(path, scratch), partition=partition)

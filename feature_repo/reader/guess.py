@@ -2,7 +2,7 @@
 
 import re
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,15 +21,18 @@ from feature_repo.reader.roles import (
     Units,
     clock_beside,
     crosstab,
+    flag_of_clicks,
     is_grade,
-    is_item,
+    is_id,
+    is_id_of_else,
     is_packed,
     is_unique,
+    item_rank,
     named,
     named_roles,
     roles,
 )
-from feature_repo.reader.tables import Column, Reading, as_named, one, parquet_schema, quoted, relations, why
+from feature_repo.reader.tables import Column, Reading, as_named, one, parquet_schema, quoted, relations
 from feature_repo.reader.units import MOSTLY, SURE, fitting
 from feature_repo.reader.unread import of_parts, of_times
 
@@ -82,9 +85,11 @@ def guess(files: list[Path], folder: Path, name: str) -> Guess:
             found.said.append(f"{chosen[role]} is not taken for the {role}: some of the files lack it")
             del chosen[role]
         others = [table for table in tables if table.path != log.path and table not in alike]
+        first, *more = _by_folder([log.path, *log.more], files)
+        log = replace(log, path=first, more=more)
         found.said = list(dict.fromkeys(found.said))
         found.said.append(
-            f"{', '.join(path.name for path in (log.path, *log.more))} {'have' if log.more else 'has'} the clicks: "
+            f"{', '.join(map(_short, (log.path, *log.more)))} {'have' if log.more else 'has'} the clicks: "
             + ", ".join(f"{role} = {column}" for role, column in chosen.items())
         )
         lines = [f"name = {toml(name)}", f"title = {toml(name)}", 'folder = ""', "", "[clicks]"]
@@ -92,6 +97,8 @@ def guess(files: list[Path], folder: Path, name: str) -> Guess:
         sides: dict[str, Looked] = {}
         for table in others:
             side, key = _side_of(table, log, chosen, found)
+            if not side:
+                continue
             if side not in sides:
                 sides[side] = _with_parts(table, others)
                 if side == "query" and (joined := of_parts(log, chosen, table, key, list(units[table.path]))):
@@ -110,7 +117,7 @@ def _is_alike(table: Looked, log: Looked, chosen: dict[str, str]) -> bool:
     """Whether a file has more of a log: all columns that were chosen, or the same ones where they have no names."""
     if table.spec.model_copy(update={"path": ""}) != log.spec.model_copy(update={"path": ""}):
         return False
-    if table.spec.header and table.numbers != log.numbers:
+    if table.is_nameless and table.numbers != log.numbers:
         return False
     needed = {column for role, column in chosen.items() if role in ("query", "item", "time")}
     return needed <= table.different.keys() and (table.flat is None) == (log.flat is None) and "time" in chosen
@@ -146,11 +153,14 @@ def _clicks(
     lines += [f"# times of {toml(name)} are not read, such as {toml(log.values[name][0])}" for name in unread]
     lines.append(f"time_unit = {toml(unit)}")
     if "event_type" in chosen:
-        kinds = log.values[chosen["event_type"]]
+        lines.append(_types(sql, log, chosen, found))
+    if flag := flag_of_clicks(log):
+        name, no, yes = flag
+        condition = f"{quoted(name)} = '{yes}'"
         found.said.append(
-            f"every type of event counts as a click; `events` says what each weighs: {', '.join(kinds[:8])}"
+            f"every row counts as a click, also where {name} is {no}; `where` leaves those out: {condition}"
         )
-        lines.append("# events = { " + ", ".join(f"{toml(kind)} = 1.0" for kind in kinds[:8]) + " }")
+        lines.append(f"# where = {toml(condition)}")
     if "value" in chosen and is_grade(log, chosen["value"]):
         grades = sorted(map(float, log.values[chosen["value"]]))
         found.said.append(
@@ -159,6 +169,26 @@ def _clicks(
         )
         lines.append(f"# at_least = {grades[len(grades) // 2]}")
     return lines
+
+
+def _types(sql: duckdb.DuckDBPyConnection, log: Looked, chosen: dict[str, str], found: Guess) -> str:
+    """The line that says which types of events count: all, unless some never have an item."""
+    kind, item = (f"c{list(log.different).index(chosen[role])}" for role in ("event_type", "item"))
+    counts = (
+        f"SELECT {kind}, count({item}) FROM {log.sample} WHERE {kind} IS NOT NULL GROUP BY 1 ORDER BY count(*) DESC"
+    )
+    with_item = dict(sql.execute(f"{counts}, 1").fetchall())
+    # Values that are lists are not in the sample.
+    kinds = [name for name, count in with_item.items() if count or chosen["item"] in log.lists]
+    weights = "events = { " + ", ".join(f"{toml(name)} = 1.0" for name in kinds) + " }"
+    if without := [name for name in with_item if name not in kinds]:
+        found.said.append(
+            f"{', '.join(without[:8])} have no {chosen['item']}: `events` leaves them out, and says what each other "
+            "type weighs"
+        )
+        return weights
+    found.said.append(f"every type of event counts as a click; `events` says what each weighs: {', '.join(kinds[:8])}")
+    return f"# {weights}"
 
 
 def _with_clock(sql: duckdb.DuckDBPyConnection, log: Looked, date: str, clock: str) -> str | None:
@@ -209,6 +239,30 @@ def _groups(reading: Reading, given: list[Path], found: Guess) -> list[_Group]:
     return made
 
 
+def _by_folder(paths: list[Path], given: list[Path]) -> list[Path]:
+    """A log's files by their folder, or by how their names alone end there, so that new files count, too."""
+    for folder in [path for path in map(Path.absolute, given) if path.is_dir() and not is_table(path)]:
+        inside = [path for path in find(folder.parent, Files(path=folder.name)) if path.stat().st_size]
+        mine = [path for path in inside if path in paths]
+        ends = {path.suffix for path in mine}
+        if not mine:
+            continue
+        if len(mine) == len(inside):
+            whole = folder
+        elif len(ends) == 1 and "" not in ends and not ends & {path.suffix for path in inside if path not in mine}:
+            deep = any(path.parent != folder for path in mine)
+            whole = folder / ("**" if deep else "") / f"*{ends.pop()}"
+        else:
+            continue
+        paths = [whole, *(path for path in paths if path not in mine)]
+    return paths
+
+
+def _short(path: Path) -> str:
+    first = next((n for n, part in enumerate(path.parts) if "*" in part), len(path.parts))
+    return "/".join(path.parts[first - 1 :])
+
+
 def _shape(file: File) -> object:
     """What files have in common that are read together: their names of columns, or how many they have without names."""
     if file.kind == "text":
@@ -231,31 +285,50 @@ def _look(reading: Reading, group: _Group, found: Guess) -> Looked | None:
         spec = spec.model_copy(update={"separator": separator, "skip": skip})
         if skip:
             found.said.append(f"{path.name}: {skip} line(s) before the header are passed over")
-    part, *_ = relations(reading, spec, group.root)
+    part, *_ = parts = relations(reading, spec, group.root)
     if len(part.header) > WIDEST:
         raise CardError(
             f"{path} has {len(part.header):,} columns in its first line: its rows are no lines, or the separator is "
             "another one. Export it as CSV or Parquet"
         )
-    if part.named or any(re.search(r"STRUCT|UNION", column.type) for column in part.columns.values()):
-        return _look_nested(reading, spec, group, as_named(part), bool(part.named), found)
+    if part.named or any(re.search(r"STRUCT|UNION|MAP", column.type) for column in part.columns.values()):
+        return _look_nested(reading, spec, group, as_named(reading, part), bool(part.named), found)
     if _are_values(part.header):
         names = [f"column_{n + 1}" for n in range(len(part.header))]
         spec = spec.model_copy(update={"header": names})
         part, *_ = relations(reading, spec, group.root)
         found.said.append(f"{path.name} has no header line: its columns are called {', '.join(names)}")
+    elif twice := sorted({name for name in part.header if name and part.header.count(name) > 1}):
+        said = f"{path.name} has several columns that are called {', '.join(twice)}"
+        if len(parts) == 1:
+            names = _apart(part.header)
+            said += f": the later ones are called {', '.join(name for name in names if name not in part.header)}"
+            spec = spec.model_copy(update={"header": names, "skip": spec.skip + 1})
+            part, *_ = relations(reading, spec, group.root)
+        found.said.append(said)
     found.said += reading.notes
     reading.notes.clear()
     lists = {name for name, column in part.columns.items() if columns.is_nested(column)}
-    before = malformed_lines(reading.sql)
+    before = malformed_lines(reading)
     looked = _sample(reading, group, spec, part.columns, lists, part.source)
-    if (bad := malformed_lines(reading.sql) - before) > looked.rows:
+    if (bad := malformed_lines(reading) - before) > looked.rows:
         raise CardError(ragged(path, bad, looked.rows, len(part.header)))
     if spec.separator != "," and looked.numbers < (commas := _with_commas(looked)):
         found.said.append(f"{path.name} has decimal commas in {', '.join(sorted(commas - looked.numbers))}")
         spec = spec.model_copy(update={"decimal": ","})
         return replace(looked, spec=spec, numbers=commas, fractions=looked.fractions | (commas - looked.numbers))
     return looked
+
+
+def _apart(names: Sequence[str]) -> list[str]:
+    """Names of columns of which none comes twice."""
+    apart: list[str] = []
+    for name in names:
+        count = names[: len(apart)].count(name)
+        apart.append(name if not count else next(
+            new for n in range(count + 1, len(names) + 2) if (new := f"{name}_{n}") not in {*names, *apart}
+        ))  # fmt: skip
+    return apart
 
 
 def _with_commas(looked: Looked) -> set[str]:
@@ -271,14 +344,8 @@ def _look_nested(
     reading: Reading, spec: Files, group: _Group, select: str, is_json: bool, found: Guess
 ) -> Looked:  # fmt: skip
     path, name = group.path, called(group.path)
-    try:
-        reading.sql.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {select}")
-    except duckdb.Error as error:
-        raise CardError(
-            f"{path} begins as JSON does, and is none: {why(error)}. Write its rows as JSON lines or CSV, or let `sql` "
-            'take them apart: header = ["line"] and another separator read lines as they are'
-        ) from None
-    flat = flatten(reading.sql, quoted(name), name, is_item)
+    reading.sql.execute(f"CREATE OR REPLACE TEMP VIEW {quoted(name)} AS {select}")
+    flat = flatten(reading.sql, quoted(name), name, item_rank)
     if flat.deep:
         found.said.append(f"{path.name} holds lists of objects: `sql` makes a row of each")
         none = f"coalesce(len({flat.deep[0]}), 0) = 0"
@@ -360,14 +427,26 @@ def _times(sql: duckdb.DuckDBPyConnection, table: Looked) -> dict[str, Units]:
 
 
 def _side_of(table: Looked, log: Looked, clicks: dict[str, str], found: Guess) -> tuple[str, str]:
-    """The side whose ids a catalogue has, or else the items', and its column of ids."""
-    names = [name for name in table.different if name not in table.lists]
+    """The side whose ids a catalogue has, or else is called after, and its column of ids; nothing if it is none."""
+    # Small numbers are the ids of several things.
+    names = [
+        name
+        for name in table.different
+        if name not in table.lists
+        and not (name in table.numbers and is_id_of_else(name) and name not in clicks.values())
+    ]
+    if not names:
+        found.said.append(
+            f"{table.path.name} is left out: its ids ({', '.join(table.different)}) are called after neither "
+            f"{clicks['query']} nor {clicks['item']}"
+        )
+        return "", ""
     common = {
         (side, name): len(set(table.values[name]) & set(log.values[clicks[side]]))
         for side in ("item", "query")
         for name in names
     }
-    called = table.spec.header is None  # by names of its own
+    called = not table.is_nameless
     side, key = max(common, key=lambda pair: (
         table.is_key(pair[1]) and common[pair] > 0, common[pair] > 0 and called and clicks[pair[0]] == pair[1],
         common[pair], clicks[pair[0]] == pair[1],
@@ -375,6 +454,9 @@ def _side_of(table: Looked, log: Looked, clicks: dict[str, str], found: Guess) -
         table.different[pair[1]], -names.index(pair[1]),
     ))  # fmt: skip
     if not common[side, key]:
+        if clicks[side] != key and not (table.is_key(key) and named(key, side) and is_id(key)):
+            found.said.append(f"{table.path.name} is left out: it has none of the clicks' first ids")
+            return "", ""
         found.said.append(f"{table.path.name} has none of the clicks' first ids; is it a catalogue of theirs?")
     found.said.append(f"{table.path.name} is taken for the {side} catalogue, with the id {key}")
     return side, key

@@ -12,6 +12,7 @@ from feature_repo.reader.tables import one
 
 EXAMPLES = 5
 _EDGES = r"""'^\s|\s$|^''.*''$|^".*"$'"""
+_ROUNDED = r"'[0-9][.,][0-9]+[Ee]\+[0-9]+'"
 EXACT = 16  # digits; a float of more is not the number that it once was
 
 
@@ -20,7 +21,7 @@ class Facts(Faults):
 
     merged: rows that repeat another · days: by date the rows kept and the time of the last · odd: for the columns of
     queries and items, whether most values end in .0, some have spaces at an end or are quoted, or some are floats of
-    many digits.
+    many digits, or numbers that a spreadsheet has rounded.
     """
 
     files: int
@@ -32,7 +33,7 @@ class Facts(Faults):
     days: dict[str, tuple[int, int]]
     types: dict[str, int]
     values_unreadable: int
-    odd: dict[str, tuple[bool, bool, bool]]
+    odd: dict[str, tuple[bool, bool, bool, bool]]
     examples: list[dict]
     notes: list[str]
 
@@ -96,7 +97,8 @@ def facts_of(staged: Staged) -> Facts:
             sql,
             f"SELECT count(*) FILTER (id LIKE '%.0') * 2 > count(*), "
             f"count(*) FILTER (regexp_matches(id, {_EDGES})) > 0, "
-            f"count(*) FILTER ({floats} AND length(id) >= {EXACT}) > 0 "
+            f"count(*) FILTER ({floats} AND length(id) >= {EXACT}) > 0, "
+            f"count(*) FILTER (regexp_full_match(id, {_ROUNDED})) > 0 "
             f"FROM (SELECT {column} AS id FROM staged WHERE reason = 0 USING SAMPLE 100000 ROWS)",
         )
     shown = ("query_id", "item_id", "event_time", *(key for key in ("event_type", "value") if getattr(spec, key)))
@@ -138,7 +140,7 @@ def _end(day: str, zone: ZoneInfo) -> int:
 
 def _looks_wrong(card: DatasetCard, facts: Facts, newest: NewestDay | None) -> list[str]:
     problems = []
-    for name, (pointed, spaced, long) in facts.odd.items():
+    for name, (pointed, spaced, long, rounded) in facts.odd.items():
         if pointed:
             problems.append(
                 f"values of {name} end in .0, as if numbers had been written as floats; they are kept so. Clicks on "
@@ -152,6 +154,11 @@ def _looks_wrong(card: DatasetCard, facts: Facts, newest: NewestDay | None) -> l
             problems.append(
                 f"{name} is a column of floats, which cannot hold ids of {EXACT} digits and more: some may have become "
                 "one. Export it as text or integers"
+            )
+        if rounded:
+            problems.append(
+                f"values of {name} are such as 4.00012E+12, as spreadsheets round long numbers: several ids may have "
+                "become one. Export them anew, and do not save them with one"
             )
     if told := wrong_times(card, facts):
         problems.append(told)

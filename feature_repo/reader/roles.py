@@ -27,7 +27,7 @@ _WORDS: dict[str, tuple[str, ...]] = {
     "query": (
         r"user|customer|member|reader|account|person|reviewer|uid|kunde|nutzer|utilisateur|usuario|utente|client",
         r"e_?mail|household|employee|buyer|player|viewer|listener|subscriber|patient|student|guest|login|who\b",
-        r"visitor|besucher|cookie|device",
+        r"visitor|besucher|cookie|device|anonymous|distinct_?id|visid|idvisitor|fingerprint",
         r"session|query|sid\b",
         r"ip\b|ip_|remote|host\b",
     ),
@@ -53,6 +53,8 @@ _DESCRIBES = (
     r"(?<![^\W_])(name|title|categor\w*|type|count|price|amount|quantity|description|brand|text|agent|length|age|gender|"
     r"country|city|language|referr?er|status)$"
 )
+_FLAG = r"(?<![^\W_])(click(s|ed)?|label|purchased?|bought|convert(ed)?|conversion|target)$"
+_NO_AND_YES = (["0", "1"], ["0.0", "1.0"], ["false", "true"], ["f", "t"], ["n", "y"], ["no", "yes"])
 CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?"
 
 
@@ -78,6 +80,11 @@ class Looked:
     flat: Flat | None = None
     more: list[Path] = field(default_factory=list)
 
+    @property
+    def is_nameless(self) -> bool:
+        """Whether its columns have no names of their own."""
+        return bool(self.spec.header) and "column_1" in self.different
+
     def is_key(self, name: str) -> bool:
         """Whether a column has a value of its own in each row."""
         return self.different[name] == self.rows > 1 and name not in self.lists | self.fractions
@@ -88,8 +95,19 @@ def is_id(name: str) -> bool:
     return re.search(_ID, _snake(name)) is not None
 
 
+def is_id_of_else(name: str) -> bool:
+    """Whether a name says that its values are ids of what is neither a query nor an item: of a category, a shop."""
+    return is_id(name) and re.sub(rf"({_ID})|^_", "", _snake(name)) != "" and not (
+        named(name, "query") or named(name, "item")
+    )  # fmt: skip
+
+
 def is_item(name: str) -> bool:
-    return _rank(name, "item") < len(_WORDS["item"])
+    return item_rank(name) < len(_WORDS["item"])
+
+
+def item_rank(name: str) -> int:
+    return _rank(name, "item")
 
 
 def roles(
@@ -163,7 +181,7 @@ def roles(
     take("event_type", [name for name in kinds if name not in table.lists | table.numbers])
     amounts = [name for name in order if name in table.numbers and not is_id(name) and table.different[name] > 1]
     take("value", sorted((name for name in amounts if named(name, "value")), key=lambda name: _rank(name, "value")))
-    if table.spec.header:
+    if table.is_nameless:
         take("value", [name for name in amounts if is_grade(table, name)])
     return {role: found[role] for role in ("query", "item", "time", "event_type", "value") if role in found}
 
@@ -184,8 +202,17 @@ def named_roles(found: dict[str, str]) -> tuple[bool, int]:
 
 def is_grade(table: Looked, name: str) -> bool:
     """Whether a column of numbers may be a rating."""
-    rated = bool(table.spec.header) or _rank(name, "value") == 0
+    rated = table.is_nameless or _rank(name, "value") == 0
     return rated and 1 < table.different[name] <= GRADES
+
+
+def flag_of_clicks(table: Looked) -> tuple[str, str, str] | None:
+    """A column that says of what was shown whether it was clicked, with its values for no and for yes."""
+    for name, values in table.values.items():
+        pair = sorted(values, key=str.lower)
+        if re.search(_FLAG, _snake(name)) and [value.lower() for value in pair] in _NO_AND_YES:
+            return name, pair[0], pair[1]
+    return None
 
 
 def named(column: str, role: str) -> bool:

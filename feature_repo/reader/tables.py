@@ -1,15 +1,18 @@
 """What DuckDB reads of a card's files: relations whose columns are found by the very names that the files give them."""
 
+import json
+import re
 from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import duckdb
 import pyarrow as pa
 import pyarrow.dataset
 import pyarrow.ipc
 import pyarrow.parquet as pq
+from duckdb.sqltypes import DuckDBPyType
 
 from feature_repo.card import CardError, Files, Rows
 from feature_repo.reader.files import File, find, look_at
@@ -34,8 +37,8 @@ class Column:
 class Relation:
     """Files that are read together: a FROM clause, its columns by their own names, and which file a row is of.
 
-    numbers: the places of the files among all · named: of JSON, a FROM clause with a column a key, typed · header: of
-    text, all names, also those that come twice and name no column.
+    numbers: the places of the files among all · named: of JSON, a FROM clause with a column a key, of the types that
+    DuckDB sees in it · header: of text, all names, also those that come twice and name no column.
     """
 
     source: str
@@ -62,6 +65,11 @@ class Relation:
             return Column(f"""(json -> {literal(f'$."{name}"')})""", "JSON")
         has = ", ".join(self.columns)
         hint = ""
+        if self.header.count(name) > 1:
+            raise CardError(
+                f"{self.paths[0]} has {self.header.count(name)} columns that are called {name}: give each a name of "
+                "its own in the card (header = [...], skip = 1)"
+            )
         if any(character.isdigit() for character in has) and not any(
             name.lower() == own.lower() for own in self.columns
         ):
@@ -89,12 +97,14 @@ def one(sql: duckdb.DuckDBPyConnection, query: str, values: list | None = None) 
 
 @dataclass
 class Reading:
-    """A reading under way: the connection, a folder for copies of files, and what was said so far."""
+    """A reading under way: the connection, a folder for copies of files, what was said so far, and how many lines are
+    no JSON where a SELECT gets the others."""
 
     sql: duckdb.DuckDBPyConnection
     scratch: Path
     notes: list[str] = field(default_factory=list)
     registered: int = 0
+    no_json: int = 0
 
     def register(self, rows: object) -> str:
         """Give Arrow rows a name that SQL can read them by."""
@@ -186,8 +196,10 @@ def _text(reading: Reading, spec: Files, files: list[File], number: list[int]) -
 
 def _json(files: list[File], number: list[int]) -> Relation:
     paths = literals(file.readable for file in files)
-    # Dates stay text: DuckDB would drop the zone of times that end in Z.
-    named = f"read_json({paths}, union_by_name=true, sample_size=-1, dateformat='%%', timestampformat='%%', {_JSON})"
+    named = (
+        f"read_json({paths}, union_by_name=true, sample_size=-1, dateformat='%%', timestampformat='%%', "
+        f"hive_partitioning=false, {_JSON})"
+    )
     readable = [file.readable for file in files]
     objects = lines(readable) if files[0].kind == "jsonl" else f"read_json_objects({paths}, {_JSON})"
     return Relation(objects, _partitions(files), number, [file.path for file in files], named)
@@ -284,7 +296,8 @@ def select_of(reading: Reading, sql: str, tables: dict[str, Files], folder: Path
         parts = relations(reading, spec, folder)
         paths += [path for part in parts for path in part.paths]
         reading.sql.execute(
-            f"CREATE TEMP VIEW {quoted(name)} AS " + " UNION ALL BY NAME ".join(as_named(part) for part in parts)
+            f"CREATE TEMP VIEW {quoted(name)} AS "
+            + " UNION ALL BY NAME ".join(as_named(reading, part) for part in parts)
         )
     try:
         statements = duckdb.extract_statements(sql)
@@ -297,10 +310,14 @@ def select_of(reading: Reading, sql: str, tables: dict[str, Files], folder: Path
     return Relation(f"(SELECT *, 0 AS file_index FROM ({sql}))", columns, [0], paths[:1])
 
 
-def as_named(part: Relation, *more: str) -> str:
-    """A SELECT that gives a relation's columns the names that its files give them."""
+def as_named(reading: Reading, part: Relation, *more: str) -> str:
+    """A SELECT that gives a relation's columns the names that its files give them.
+
+    Raises:
+        CardError: it is JSON that cannot be read.
+    """
     if part.named:
-        return f"SELECT {', '.join(['*', *more])} FROM {part.named}"
+        return _typed(reading, part, *more)
     used: set[str] = set()
     named = []
     for name, column in part.columns.items():
@@ -310,13 +327,54 @@ def as_named(part: Relation, *more: str) -> str:
     return f"SELECT {', '.join([*named, *more])} FROM {part.source}"
 
 
+def _typed(reading: Reading, part: Relation, *more: str) -> str:
+    """A SELECT with a column a key, from the lines of JSON that are objects; those that are none are counted."""
+    try:
+        seen = reading.sql.sql(f"SELECT * FROM {part.named}")
+        (no_json,) = one(reading.sql, f"SELECT count(*) - count(json) FROM {part.source}")
+    except duckdb.Error as error:
+        raise CardError(
+            f"{part.paths[0]} begins as JSON does, and is none: {why(error)}. Write its rows as JSON lines or CSV, or "
+            'let `sql` take them apart: header = ["line"] and another separator read lines as they are'
+        ) from None
+    structure = {name: _as_said(type_) for name, type_ in zip(seen.columns, seen.types, strict=True)}
+    lower = {name.lower() for name in structure}
+    if any((again := re.fullmatch(r"(.+)_\d+", name)) and again[1].lower() in lower for name in structure):
+        return f"SELECT {', '.join(['*', *more])} FROM {part.named}"  # which tells keys that differ in capitals
+    reading.no_json += no_json
+    folders = [f"{column.sql} AS {quoted(name)}" for name, column in part.columns.items()]
+    keys = [f"object.{quoted(name)}" for name in structure if name not in part.columns]
+    return (
+        f"SELECT {', '.join([*keys, *folders, *more])} FROM (SELECT file_index, json_transform(json, "
+        f"{literal(json.dumps(structure, ensure_ascii=False))}) AS object FROM {part.source} WHERE json IS NOT NULL)"
+    )
+
+
+def _as_said(type_: DuckDBPyType) -> Any:
+    """The structure of JSON values of a type, in which text stays text.
+
+    DuckDB takes what looks so for UUIDs, which it writes in small letters, and for times of the day.
+    """
+    if type_.id == "struct":
+        return {name: _as_said(inner) for name, inner in fields(type_)}
+    if type_.id == "list":
+        return [_as_said(fields(type_)[0][1])]
+    return re.sub(r"\b(UUID|TIME)\b", "VARCHAR", str(type_))
+
+
+def fields(type_: DuckDBPyType) -> list[tuple[str, DuckDBPyType]]:
+    """What an object, a list or a map is made of, by name."""
+    return cast("list[tuple[str, DuckDBPyType]]", type_.children)
+
+
 def where(reading: Reading, part: Relation, condition: str) -> Relation:
     """A relation with one more column, ``is_left_out``, by a condition that uses the files' own names.
 
     Raises:
         CardError: DuckDB refuses the condition.
     """
-    source = f"(SELECT *, NOT coalesce(({condition}), false) AS is_left_out FROM ({as_named(part, 'file_index')}))"
+    named = as_named(reading, part, "file_index")
+    source = f"(SELECT *, NOT coalesce(({condition}), false) AS is_left_out FROM ({named}))"
     try:
         described = reading.sql.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
     except duckdb.Error as error:

@@ -51,7 +51,10 @@ def lines(files: list[Path]) -> str:
         f"read_csv({literals(files)}, columns={{'line': 'VARCHAR'}}, auto_detect=false, header=false, delim='\x01', "
         f"quote='', escape='', strict_mode=false, maximum_line_size={_LINE})"
     )
-    return f"(SELECT *, file_index, CASE WHEN json_valid(line) THEN line::JSON END AS json FROM {read})"
+    return (
+        "(SELECT *, file_index, CASE WHEN json_valid(line) THEN line::JSON END AS json "
+        f"FROM {read} WHERE line IS NOT NULL)"
+    )
 
 
 def dialect_of(

@@ -8,6 +8,7 @@ from feature_repo.reader.columns import ZONES
 from feature_repo.reader.roles import Looked, named
 from feature_repo.reader.tables import quoted
 
+_NTH = r"(?<![^\W_])(number|nr|no|seq\w*|index|rank|nth)$"
 _ENGLISH = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
@@ -106,12 +107,16 @@ def of_parts(log: Looked, chosen: dict[str, str], heads: Looked, key: str, times
     if not people:
         return ""
     lines, parts = called(log.path), called(heads.path)
+    nth = next((name for name in heads.different if name in heads.numbers and re.search(_NTH, name.lower())), None)
+    unit = ""
     if "time" in chosen:
         time = f"a.{quoted(chosen['time'])}"
-    else:
+    elif times or not nth:
         time = f"b.{quoted(times[0])}" if times else f"a column of {parts} that orders them"
+    else:
+        time, unit = f"b.{quoted(nth)}", ', with time_unit = "position"'
     return (
         f"each {key} is a visitor of its own, though {heads.path.name} has whose it is ({people[0]}). To follow "
         f"{people[0]}, let `sql` join them: SELECT b.{quoted(people[0])} AS query, a.{quoted(chosen['item'])} AS item, "
-        f"{time} AS time FROM {lines} AS a JOIN {parts} AS b ON a.{quoted(chosen['query'])} = b.{quoted(key)}"
+        f"{time} AS time FROM {lines} AS a JOIN {parts} AS b ON a.{quoted(chosen['query'])} = b.{quoted(key)}{unit}"
     )

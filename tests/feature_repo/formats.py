@@ -24,6 +24,10 @@ Row = tuple[str, str, int]
 ROWS: list[Row] = [(f"u{n % 7}", f"i{n * 5 % 11}", 1_700_006_596_000 + n * 7_919_000) for n in range(40)]
 """Query, item, time in ms; four days."""
 NUMBERED: list[Row] = [(query[1:], item[1:], time) for query, item, time in ROWS]
+LONG: list[Row] = [(f"1{'0' * 19}{q}", f"-{'9' * 20}{i}", at) for q, i, at in NUMBERED]
+CAPITALS: list[Row] = [
+    (str(uuid.UUID(int=int(q))).upper(), str(uuid.UUID(int=7919 * int(i))).upper(), at) for q, i, at in NUMBERED
+]
 COLUMNS = 'query = "user"\nitem = "item"\ntime = "ts"\n'
 DAY = 86_400_000
 
@@ -290,6 +294,14 @@ TYPED = [
     Format("JSON lines, one of them cut off", files({"log.jsonl": jsonl() + b'\n{"user": "u1", "it'},
                                                     f'path = "log.jsonl"\n{COLUMNS}'), dropped={"malformed line": 1}),
     Format("JSON with sessions of events, by SQL", files({"log.jsonl": nested(ROWS)}, SESSIONS)),
+    Format("JSON with sessions of events, a line cut off, by SQL", files(
+        {"log.jsonl": nested(ROWS) + b'\n{"session": "u1", "ev'}, SESSIONS), dropped={"malformed line": 1}),
+    Format("JSON with UUIDs in capitals, by SQL", files({"log.jsonl": nested(CAPITALS)}, SESSIONS), expected=CAPITALS),
+    Format("JSON lines, empty lines between", files({"log.jsonl": jsonl().replace(b"\n", b"\n\n")},
+                                                    f'path = "log.jsonl"\n{COLUMNS}')),
+    Format("JSON, whole numbers of 21 digits", files(
+        {"log.jsonl": "\n".join(f'{{"user": {q}, "item": {i}, "ts": {at // 1000}}}' for q, i, at in LONG).encode()},
+        f'path = "log.jsonl"\n{COLUMNS}'), expected=LONG),
     Format("orders joined with their lines, exploded by SQL", files(
         {"orders.csv": b"id,user,ts\n1,u1,1700006596\n2,u2,1700006597\n", "lines.csv": b"id,items\n1,a b\n2,c\n"},
         BASKETS),
@@ -335,6 +347,13 @@ TIMES = [
                                             unit="date")),
     Format("2023-11-15 02:03:16 +0200", csv(time=said("%Y-%m-%d %H:%M:%S %z", timezone(timedelta(hours=2))),
                                             unit="date")),
+    Format("2023-11-15 00:03:16.000 Z (Snowflake)", csv(time=said("%Y-%m-%d %H:%M:%S.000 Z"), unit="date")),
+    Format("2023-11-14 17:03:16.000 -0700 (Snowflake)",
+           csv(time=said("%Y-%m-%d %H:%M:%S.000 -0700", timezone(timedelta(hours=-7))), unit="date")),
+    Format("2023-11-15T01:03:16+01:00[Europe/Oslo] (Java)",
+           csv(time=said("%Y-%m-%dT%H:%M:%S+01:00[Europe/Oslo]", timezone(timedelta(hours=1))), unit="date")),
+    Format("20231115T000316Z", csv(time=said("%Y%m%dT%H%M%SZ"), unit="date")),
+    Format("2023-11-15T00:03:16,000Z", csv(";", time=said("%Y-%m-%dT%H:%M:%S,000Z"), unit="date")),
     Format("2023-11-15 00:03:16 UTC", csv(time=said("%Y-%m-%d %H:%M:%S UTC"), unit="date")),
     Format("Wed Nov 15 00:03:16 +0000 2023", csv(time=said("%a %b %d %H:%M:%S %z %Y"), unit="date")),
     Format("Wed, 15 Nov 2023 00:03:16 +0000", csv(";", time=said("%a, %d %b %Y %H:%M:%S %z"), unit="date")),

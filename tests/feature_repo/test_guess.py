@@ -457,3 +457,110 @@ def test_signals_against_an_item_are_rows_but_no_clicks(tmp_path):
     assert report.types == {"dismiss": 15, "seen": 15, "view": 15} and (report.rows, report.clicks) == (45, 15)
     clicks, with_signals = (read_clicks(card, tmp_path, signals).num_rows for signals in (False, True))
     assert (clicks, with_signals) == (15, 30)
+
+
+def test_sparse_properties_are_found_and_types_of_events_without_an_item_left_out(tmp_path):
+    """As Segment, Mixpanel and others export them: an event has few of very many properties."""
+    events = [
+        {"anonymousId": q, "userId": None, "timestamp": t.isoformat(), "context": {"ip": f"::{q}"},
+         "event": "Viewed" if n % 6 else "Searched",
+         "properties": {f"p_{n}": n, f"text_{n % 7}": "x"} | ({"product_id": i} if n % 6 else {})}
+        for n, (q, i, t) in enumerate(CLICKS)
+    ]  # fmt: skip
+    (tmp_path / "track.jsonl").write_text("\n".join(map(json.dumps, events)))
+    path, found = card_of(tmp_path, "track.jsonl")
+    assert rows_of(path) == sorted((q, i, round(t.timestamp() * 1000)) for n, (q, i, t) in enumerate(CLICKS) if n % 6)
+    assert any("Searched have no product_id" in line for line in found.said)
+    assert check_dataset(load_card(path), tmp_path, 0).dropped == {"event type not in `events`": 10}
+
+
+def test_keys_with_values_beside_them_are_columns_and_no_rows(tmp_path):
+    """As Google Analytics has its parameters, and a map of Hive its own."""
+    events = [
+        {"event_timestamp": str(round(t.timestamp() * 1e6)), "user_pseudo_id": q, "items": [],
+         "event_params": [{"key": "session", "value": {"int_value": "1"}},
+                          {"key": "page_location", "value": {"string_value": f"/{i}"}}]}
+        for q, i, t in CLICKS
+    ]  # fmt: skip
+    (tmp_path / "ga.jsonl").write_text("\n".join(map(json.dumps, events)))
+    assert rows_of(card_of(tmp_path, "ga.jsonl")[0]) == sorted((q, f"/{i}", at) for q, i, at in EXPECTED)
+    params = pa.array([[("lang", "no"), ("item_id", i)] for _, i, _ in CLICKS], pa.map_(pa.string(), pa.string()))
+    at = pa.array([t for _, _, t in CLICKS], pa.timestamp("us", "UTC"))
+    pq.write_table(pa.table({"user": [q for q, _, _ in CLICKS], "at": at, "params": params}), tmp_path / "log.parquet")
+    assert rows_of(card_of(tmp_path, "log.parquet")[0]) == EXPECTED
+
+
+def test_pictures_of_a_few_rows_do_not_leave_out_the_others(tmp_path):
+    """As Amazon's reviews and products have them."""
+    lines = [
+        {"user_id": q, "asin": i, "timestamp": round(t.timestamp() * 1000), "images": [{"url": "x"}] * (n % 2)}
+        for n, (q, i, t) in enumerate(CLICKS)
+    ]
+    goods = [{"asin": f"sku-{n}", "title": f"Thing {n}", "images": [{"url": "x"}] * (n % 3)} for n in range(11)]
+    for name, rows in {"log.jsonl": lines, "meta.jsonl": goods}.items():
+        (tmp_path / name).write_text("\n".join(map(json.dumps, rows)))
+    path, _ = card_of(tmp_path, "log.jsonl", "meta.jsonl")
+    assert rows_of(path) == EXPECTED
+    assert check_dataset(load_card(path), tmp_path, 0).catalogues["item"].rows == 11
+
+
+def test_what_else_lies_beside_a_log_is_no_catalogue_and_new_files_are_read(tmp_path):
+    (tmp_path / "log").mkdir()
+    rows = [{"user": q, "item": i, "ts": t.isoformat()} for q, i, t in CLICKS]
+    write_csv(tmp_path / "log" / "1.csv", rows[:40])
+    (tmp_path / "log" / "README.md").write_text("# Log\n\nThe log, and what is in it.\n")
+    (tmp_path / "log" / "1.md5").write_text("d41d8cd98f00b204e9800998ecf8427e  1.csv\n")
+    path, found = card_of(tmp_path, "log")
+    assert load_card(path).clicks.paths == ["log/*.csv"] and load_card(path).item.table is None
+    assert sum("is left out: it has none of the clicks" in line for line in found.said) == 2
+    write_csv(tmp_path / "log" / "2.csv", rows[40:])
+    assert rows_of(path) == EXPECTED
+    (tmp_path / "log" / "3.csv").symlink_to(tmp_path / "nothing")
+    with pytest.raises(CardError, match="3.csv cannot be opened: No such file"):
+        rows_of(path)
+
+
+def test_numbers_of_something_else_do_not_make_a_catalogue_of_visitors(tmp_path):
+    """As RetailRocket's tree of categories has, whose numbers are visitors', too."""
+    write_csv(tmp_path / "log.csv", [{"visitorid": q[1:], "itemid": i, "ts": t.isoformat()} for q, i, t in CLICKS])
+    write_csv(tmp_path / "category_tree.csv", [{"categoryid": n, "parentid": n // 2} for n in range(40)])
+    path, found = card_of(tmp_path, "log.csv", "category_tree.csv")
+    assert load_card(path).query.table is None
+    assert any("category_tree.csv is left out: its ids (categoryid, parentid)" in line for line in found.said)
+
+
+def test_columns_of_one_name_are_told_apart(tmp_path):
+    """As a join of two tables with all columns has them."""
+    lines = [
+        "id,user_id,at,item_id,id,at",
+        *(f"{n},{q},{t:%Y-%m-%d %H:%M},{i},7,2020-01-01" for n, (q, i, t) in enumerate(CLICKS)),
+    ]
+    (tmp_path / "log.csv").write_text("\n".join(lines))
+    path, found = card_of(tmp_path, "log.csv")
+    assert rows_of(path) == EXPECTED
+    assert any(
+        "several columns that are called at, id: the later ones are called id_2, at_2" in line for line in found.said
+    )
+    text = path.read_text()
+    path.write_text("\n".join(line for line in text.splitlines() if not line.startswith(("header", "skip"))))
+    with pytest.raises(CardError, match="has 2 columns that are called at: give each a name of its own"):
+        rows_of(path)
+
+
+def test_rows_that_were_shown_and_not_clicked_are_told(tmp_path):
+    rows = [{"user": q, "item": i, "ts": t.isoformat(), "is_click": n % 2} for n, (q, i, t) in enumerate(CLICKS)]
+    write_csv(tmp_path / "log.csv", rows)
+    path, found = card_of(tmp_path, "log.csv")
+    assert any("also where is_click is 0" in line for line in found.said)
+    path.write_text(path.read_text().replace("# where", "where"))
+    assert check_dataset(load_card(path), tmp_path, 0).dropped == {"left out by `where`": 30}
+
+
+def test_ids_that_a_spreadsheet_has_rounded_are_told(tmp_path):
+    rows = [{"user": f"4.0001{q[1:]}E+12", "item": i, "ts": t.isoformat()} for q, i, t in CLICKS]
+    write_csv(tmp_path / "log.csv", rows)
+    path, _ = card_of(tmp_path, "log.csv")
+    assert any(
+        "values of user are such as 4.00012E+12" in line
+        for line in check_dataset(load_card(path), tmp_path, 0).problems
+    )
