@@ -284,7 +284,7 @@ def _table(summary: dict) -> "Table":
 
     title = f"{summary['dataset']}, {summary['protocol']}: {summary['train_clicks']:,} training clicks, "
     table = Table(title=title + f"{summary['test_clicks']:,} to predict")
-    table.add_column("model")
+    table.add_column("model", no_wrap=True)
     for column in ("HR@50", "HR@100", "MRR×10", "Faiss: difference", "both known", "new queries", "fit s"):
         table.add_column(column, justify="right")
     best = {key: max(result[key] for result in summary["results"].values()) for key in KEYS}

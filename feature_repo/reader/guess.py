@@ -33,7 +33,7 @@ from feature_repo.reader.roles import (
     roles,
 )
 from feature_repo.reader.tables import Column, Reading, as_named, one, parquet_schema, quoted, relations
-from feature_repo.reader.units import MOSTLY, SURE, fitting
+from feature_repo.reader.units import MOSTLY, SURE, fitting, zoneless
 from feature_repo.reader.unread import of_parts, of_times
 
 SAMPLE = 10_000  # rows
@@ -141,6 +141,11 @@ def _clicks(
             unit, how = joined, f"{time} and {clock}"
         first, last = times[time][next(iter(times[time]))]
         found.said.append(f"{how or time} is taken for {unit}: a sample lies from {first} to {last}")
+        if zoneless(_moments(log, time, clock) if clock and how else log.values[time], unit):
+            found.said.append(
+                f"{how or time} has no zone and is read as UTC; a line at the top of the card says another, such as "
+                'timezone = "Europe/Oslo"'
+            )
         if not how and (others := [other for other in times[time] if other != unit]):
             found.said.append(f"it could also be {', '.join(others)}: look at the first rows")
     exploded = chosen["item"] in log.lists
@@ -193,8 +198,11 @@ def _types(sql: duckdb.DuckDBPyConnection, log: Looked, chosen: dict[str, str], 
 
 def _with_clock(sql: duckdb.DuckDBPyConnection, log: Looked, date: str, clock: str) -> str | None:
     """The unit of a date followed by a time of the day."""
-    moments = [f"{day} {at}" for day, at in zip(log.values[date], log.values[clock], strict=False)]
-    return next(iter(fitting(sql, moments, "UTC", latest_ms())), None)
+    return next(iter(fitting(sql, _moments(log, date, clock), "UTC", latest_ms())), None)
+
+
+def _moments(log: Looked, date: str, clock: str) -> list[str]:
+    return [f"{day} {at}" for day, at in zip(log.values[date], log.values[clock], strict=False)]
 
 
 @dataclass(frozen=True)

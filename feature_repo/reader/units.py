@@ -49,6 +49,22 @@ def fitting(
     return sure or {unit: fits[unit] for unit in sorted(fits, key=lambda unit: likely[unit])}
 
 
+def zoneless(values: list[str], unit: str) -> bool:
+    """Whether some values are times of a clock in a zone that they do not say."""
+    first = {}
+    for zone in ("UTC", "Asia/Tokyo"):
+        with duckdb.connect() as sql:
+            sql.execute(f"SET TimeZone = '{zone}'")
+            ms = columns.time_ms(Column("said", "VARCHAR"), unit, zone, [])
+            first[zone], of_a_clock = one(
+                sql, f"SELECT min(ms), max(ms % 86_400_000) FROM (SELECT {ms} AS ms FROM (SELECT unnest(?) AS said))",
+                [values],
+            )  # fmt: skip
+            if zone == "UTC" and not of_a_clock:
+                return False
+    return first["UTC"] != first["Asia/Tokyo"]
+
+
 def _is_of(value: str, form: str) -> bool:
     try:
         datetime.strptime(value.strip(), form)

@@ -53,6 +53,18 @@ def test_semicolons_decimal_commas_windows_text_and_german_names(tmp_path):
     assert any("decimal commas in Preis" in line for line in found.said)
 
 
+@pytest.mark.parametrize(
+    ("form", "zoneless"),
+    [("%d.%m.%Y %H:%M", True), ("%Y-%m-%d %H:%M:%S", True), ("%Y-%m-%dT%H:%M:%SZ", False), ("%d.%m.%Y", False),
+     ("%Y-%m-%d", False), ("%s", False)],
+)  # fmt: skip
+def test_times_of_a_clock_whose_zone_nobody_says_are_said_to_be_read_as_utc(tmp_path, form: str, zoneless: bool):
+    lines = [f"{query},{item},{datetime.fromtimestamp(at / 1000, UTC):{form}}" for query, item, at in ROWS]
+    (tmp_path / "log.csv").write_text("\n".join(["user,item,ts", *lines]))
+    _, found = card_of(tmp_path, "log.csv")
+    assert any("ts has no zone and is read as UTC" in line for line in found.said) == zoneless
+
+
 def test_one_json_document_of_sessions_of_events(tmp_path):
     sessions = [
         {"sid": f"s{n}", "user": {"id": query}, "events": [{"product": {"id": item, "tags": ["a"]}, "us": at * 1000}]}
