@@ -164,9 +164,12 @@ def _canonical(part: Relation, card: DatasetCard, before: int) -> str:
         name = getattr(spec, key) or key  # by which a SELECT may give it
         chosen = part.column(name)
         if columns.is_nested(chosen):
+            todo = "take it apart, as dat data init writes it"
+            if chosen.type.endswith("]"):
+                todo = f"unnest it, such as SELECT unnest({name}) AS {key}, … FROM log"
             raise CardError(
                 f"{part.paths[0]}: the column {name} holds {chosen.type} where a row should have one value; one row is "
-                f"one click: `sql` can unnest it, such as SELECT unnest({name}) AS {key}, … FROM log"
+                f"one click: `sql` can {todo}"
             )
         return chosen
 

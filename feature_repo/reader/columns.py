@@ -59,7 +59,9 @@ def text(column: Column, nulls: list[str]) -> str:
             f"CASE WHEN regexp_full_match({value} ->> '$', '-?[0-9]+') THEN {value} ->> '$' "
             f"ELSE {_whole(f'TRY_CAST({value} AS DOUBLE)')} END"
         )
-        nested = f"error('lists or objects where one value should be; such as ' || {value}::VARCHAR)"
+        key = literal(f"the key {column.key} holds " if column.key else "")
+        todo = literal("; `sql` takes them apart, as dat data init writes it")
+        nested = f"error({key} || 'lists or objects where one value should be, such as ' || {value}::VARCHAR || {todo})"
         cases = f"WHEN 'DOUBLE' THEN {number} WHEN 'ARRAY' THEN {nested} WHEN 'OBJECT' THEN {nested}"
         value = f"CASE json_type({value}) {cases} ELSE {value} ->> '$' END"
     elif kind == "BLOB":

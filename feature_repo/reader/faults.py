@@ -140,5 +140,7 @@ def _keyless(sql: duckdb.DuckDBPyConnection, card: DatasetCard, part: Relation) 
     missing = [name for name, count in zip(names, with_key, strict=True) if not count]
     if not objects or not missing:
         return None
-    (keys,) = one(sql, f"SELECT json_keys(any_value(json)) FROM {part.source}")
+    keys, first = one(sql, f"SELECT json_keys(any_value(json)), left(any_value(json)::VARCHAR, 60) FROM {part.source}")
+    if not keys:
+        return f"{part.paths[0]} holds no objects with keys, but values such as {first}"
     return f"{part.paths[0]} lacks the key {', '.join(missing)}; its first object has: {', '.join(keys)}"

@@ -7,6 +7,7 @@ import glob
 import gzip
 import json
 import lzma
+import re
 import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ _OPENERS: dict[bytes, Callable[[Path], Any]] = {
     b"\x28\xb5\x2f\xfd": lambda path: pa.input_stream(str(path), compression="zstd"),
     b"\x04\x22\x4d\x18": lambda path: pa.input_stream(str(path), compression="lz4"),
 }
+MOSTLY_UTF8 = "mostly-utf-8"
+_NOT_ASCII = re.compile(r"[^\x00-\x7f]+")
 _IN_LATIN_1 = bytes([*range(0x80), *range(0xA0, 0x100)])
 _DUCKDB_UNPACKS = {b"\x1f\x8b": ".gz", b"\x28\xb5\x2f\xfd": ".zst"}  # by the name's end
 
@@ -171,7 +174,8 @@ def look_at(path: Path, spec: Files, folder: Path, scratch: Path, notes: list[st
     if encoding != "utf-8" or (packed and packed not in _DUCKDB_UNPACKS):
         readable = scratch / f"{len(list(scratch.iterdir()))}-utf8"
         _transcode(path, packed, encoding, readable)
-    text = head.decode(encoding, errors="ignore").removeprefix("\ufeff")
+    text = _decoder(encoding).decode(head) if encoding == MOSTLY_UTF8 else head.decode(encoding, errors="ignore")
+    text = text.removeprefix("\ufeff")
     if text.lstrip()[:1] in ("{", "[") and not spec.header:
         keys = _keys(text.lstrip().split("\n", 1)[0])
         return File(path, "json" if keys is None else "jsonl", readable, partition=partition, keys=keys or frozenset())
@@ -241,6 +245,9 @@ def _encoding(path: Path, packed: bytes | None, head: bytes, spec: Files, notes:
             raise CardError(
                 f"{path} is no text, and of no kind that can be read; export it as CSV or Parquet"
             ) from None
+        if _is_mostly_utf8(path, packed):
+            notes.append(f"{what}; it is read as UTF-8, and each byte that is none as Latin-1")
+            return MOSTLY_UTF8, True, True
         encoding, called = _without_utf8(path, packed)
         notes.append(f'{what}; it is read as {called}. Say encoding = "{encoding}", or what it is, to be sure')
         return encoding, True, True
@@ -260,6 +267,33 @@ def _wide(head: bytes) -> str | None:
     return None
 
 
+def _as_latin_1(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return error.object[error.start : error.end].decode("latin-1"), error.end
+
+
+codecs.register_error(MOSTLY_UTF8, _as_latin_1)
+
+
+def _decoder(encoding: str) -> codecs.IncrementalDecoder:
+    if encoding == MOSTLY_UTF8:
+        return codecs.getincrementaldecoder("utf-8")(MOSTLY_UTF8)
+    return codecs.getincrementaldecoder(encoding)()
+
+
+def _is_mostly_utf8(path: Path, packed: bytes | None) -> bool:
+    """Whether a text that is not UTF-8 is so in a few places only, such as where a character was cut in two."""
+    good = bad = 0
+    decoder = codecs.getincrementaldecoder("utf-8")("replace")
+    for chunk in _chunks(path, packed):
+        text = decoder.decode(chunk)
+        lost = text.count("\ufffd")
+        bad += lost
+        good += sum(map(len, _NOT_ASCII.findall(text))) - lost
+    return good >= bad
+
+
 def _without_utf8(path: Path, packed: bytes | None) -> tuple[str, str]:
     """The encoding of a text that is not UTF-8: Latin-1, unless it has bytes that only Windows has a character for."""
     others: set[int] = set()
@@ -270,7 +304,7 @@ def _without_utf8(path: Path, packed: bytes | None) -> tuple[str, str]:
 
 
 def _transcode(path: Path, packed: bytes | None, encoding: str, target: Path) -> None:
-    decoder = codecs.getincrementaldecoder(encoding)()
+    decoder = _decoder(encoding)
     try:
         with target.open("w", encoding="utf-8", newline="") as copy:
             for chunk in _chunks(path, packed):

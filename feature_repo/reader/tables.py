@@ -25,12 +25,13 @@ _JSON = "format='auto', ignore_errors=true, maximum_object_size=67108864"
 class Column:
     """How a column is written in SQL, and its type there; ``JSON`` for a value of a JSON object.
 
-    decimal: what its text has between a number's whole part and the rest.
+    decimal: what its text has between a number's whole part and the rest · key: of JSON.
     """
 
     sql: str
     type: str
     decimal: str = "."
+    key: str = ""
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Relation:
         if name in self.columns:
             return self.columns[name]
         if self.named:  # of which keys there are only all objects tell
-            return Column(f"""(json -> {literal(f'$."{name}"')})""", "JSON")
+            pointer = "/" + name.replace("~", "~0").replace("/", "~1")
+            return Column(f"(json -> {literal(pointer)})", "JSON", key=name)
         has = ", ".join(self.columns)
         hint = ""
         if self.header.count(name) > 1:
@@ -74,6 +76,8 @@ class Relation:
             name.lower() == own.lower() for own in self.columns
         ):
             hint = ". If the first line is data, name the columns in the card: header = [...]"
+        if (outer := name.split(".")[0]) in self.columns and outer != name:
+            hint = f". If {outer} is an object, `sql` takes its parts out, as dat data init writes it"
         if has.startswith("#"):
             hint = ". If lines before the header are no data, say how many in the card: skip = 1"
         raise CardError(f"{self.paths[0]} lacks the column {name} that the dataset card names; it has: {has}{hint}")
@@ -318,13 +322,22 @@ def as_named(reading: Reading, part: Relation, *more: str) -> str:
     """
     if part.named:
         return _typed(reading, part, *more)
-    used: set[str] = set()
-    named = []
-    for name, column in part.columns.items():
-        called = name if name.lower() not in used else f"{name}_1"
-        used.add(called.lower())
-        named.append(f"{column.sql} AS {quoted(called)}")
+    called = dict(zip(part.columns, _called(part), strict=True))
+    if apart := [f"{name} is {other}" for name, other in called.items() if other != name]:
+        reading.notes.append(f"{part.paths[0]} has columns that differ in capitals only: in SQL {', '.join(apart)}")
+    named = [f"{column.sql} AS {quoted(called[name])}" for name, column in part.columns.items()]
     return f"SELECT {', '.join([*named, *more])} FROM {part.source}"
+
+
+def _called(part: Relation) -> list[str]:
+    """What SQL, to which capitals are all one, calls a relation's columns."""
+    called: list[str] = []
+    taken = {name.lower() for name in part.columns}
+    for name in part.columns:
+        apart = (f"{name}_{n}" for n in range(1, len(taken) + 1) if f"{name}_{n}".lower() not in taken)
+        used = {other.lower() for other in called}
+        called.append(name if name.lower() not in used else next(new for new in apart if new.lower() not in used))
+    return called
 
 
 def _typed(reading: Reading, part: Relation, *more: str) -> str:
@@ -378,7 +391,9 @@ def where(reading: Reading, part: Relation, condition: str) -> Relation:
     try:
         described = reading.sql.execute(f"DESCRIBE SELECT * FROM {source}").fetchall()
     except duckdb.Error as error:
-        raise CardError(f"the card's `where`: {why(error)}") from None
+        lacks = "; in `sql` a column that some files lack is null there" if "not found" in str(error) else ""
+        raise CardError(f"{part.paths[0]}: the card's `where`: {why(error)}{lacks}") from None
     decimal = "," if any(column.decimal == "," for column in part.columns.values()) else "."
-    columns = {row[0]: Column(quoted(row[0]), row[1], decimal) for row in described}
+    own = {} if part.named else dict(zip(_called(part), part.columns, strict=True))
+    columns = {own.get(row[0], row[0]): Column(quoted(row[0]), row[1], decimal) for row in described}
     return Relation(source, columns, part.numbers, part.paths)

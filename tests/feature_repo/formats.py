@@ -246,6 +246,10 @@ TEXT = [
     Format("Latin-1, said by the card", csv(encoding="latin-1", rows=accents, more='encoding = "latin-1"\n'),
            expected=accents),
     Format("Latin-1, not said", csv(encoding="latin-1", rows=accents), expected=accents, note="is read as Latin-1"),
+    Format("UTF-8 in which characters were cut in two", files(
+        {"a.csv": b"user,item,ts\nu1,\xc3\xa9t\xc3,1700006596\n\xc3\xa9,i,1700006597\n"}, f'path = "a.csv"\n{COLUMNS}'),
+           expected=[("u1", "étÃ", 1_700_006_596_000), ("é", "i", 1_700_006_597_000)],
+           note="line 2 has the byte 0xc3; it is read as UTF-8, and each byte that is none as Latin-1"),
     Format("Windows-1252, not said", csv(encoding="cp1252", rows=[("€", "œ", at_0)]), expected=[("€", "œ", at_0)],
            note="is read as Windows-1252"),
     Format("Shift JIS, said", csv(encoding="shift_jis", rows=[("客", "品", at_0)], more='encoding = "shift_jis"\n'),
@@ -281,6 +285,10 @@ TEXT = [
     Format("columns that differ in capitals only", files(
         {"a.csv": b"user,Item,item,ts\nu1,wrong,i1,1700006596\n"}, f'path = "a.csv"\n{COLUMNS}'),
         expected=[("u1", "i1", 1_700_006_596_000)]),
+    Format("columns that differ in capitals only, with `where`", files(
+        {"a.csv": b"user,Item,item,ts,item_1\nu1,wrong,i1,1700006596,x\nu2,wrong,i2,1700006597,x\n"},
+        f'path = "a.csv"\nwhere = "item_2 = \'i1\'"\n{COLUMNS}'), dropped={"left out by `where`": 1},
+        expected=[("u1", "i1", 1_700_006_596_000)], note="columns that differ in capitals only: in SQL item is item_2"),
     Format("names of columns with spaces, dots and quotes", files(
         {"a.csv": b'"the ""user""",item.id,group\nu1,i1,1700006596\n'},
         'path = "a.csv"\nquery = "the \\"user\\""\nitem = "item.id"\ntime = "group"\n'),
@@ -297,6 +305,10 @@ TYPED = [
     Format("JSON with sessions of events, a line cut off, by SQL", files(
         {"log.jsonl": nested(ROWS) + b'\n{"session": "u1", "ev'}, SESSIONS), dropped={"malformed line": 1}),
     Format("JSON with UUIDs in capitals, by SQL", files({"log.jsonl": nested(CAPITALS)}, SESSIONS), expected=CAPITALS),
+    Format("JSON with a quote in a key", files(
+        {"log.jsonl": b'{"user": "u1", "it\\"em": "i1", "ts": 1700006596}\n'},
+        'path = "log.jsonl"\nquery = "user"\nitem = "it\\"em"\ntime = "ts"\n'),
+        expected=[("u1", "i1", 1_700_006_596_000)]),
     Format("JSON lines, empty lines between", files({"log.jsonl": jsonl().replace(b"\n", b"\n\n")},
                                                     f'path = "log.jsonl"\n{COLUMNS}')),
     Format("JSON, whole numbers of 21 digits", files(
@@ -424,6 +436,10 @@ REFUSED = [
     Format("a list of items", arrow(item=lambda v: pa.array([[x] for x in v])), refused="holds VARCHAR.. .*unnest"),
     Format("a JSON list of items", files({"a.jsonl": b'{"user": 1, "item": [1, 2], "ts": 1700006596}'},
                                          f'path = "a.jsonl"\n{COLUMNS}'), refused="lists or objects where one value"),
+    Format("a JSON object as an id", files({"a.jsonl": b'{"user": {"id": 1}, "item": 2, "ts": 1700006596}'},
+                                           f'path = "a.jsonl"\n{COLUMNS}'), refused="the key user holds lists"),
+    Format("JSON rows without keys", files({"a.json": b'[[1, 2, 1700006596]]'},
+                                           f'path = "a.json"\n{COLUMNS}'), refused="no objects with keys, but"),
     Format("a JSON key that is not there", files({"a.jsonl": b'{"usr": 1, "item": 2, "ts": 1700006596}'},
                                                  f'path = "a.jsonl"\n{COLUMNS}'), refused="lacks the key user; .* usr"),
     Format("milliseconds said to be seconds", csv(time=str), refused='the year 55,8.*time_unit = "ms" .* 2023-11-15'),
