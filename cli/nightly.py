@@ -100,15 +100,16 @@ def run_night(
 
     claim_home(settings)
     check_disk(settings.home)
-    from cli.spark_jars import spark_jars
     from devstack.broker import java
+
+    java()
+    if kafka:
+        reach_kafka(settings)  # before what takes seconds to import
+    from cli.spark_jars import spark_jars
     from feature_repo.source import dataset_folder
     from feature_repo.store import open_store, register
     from spark_jobs.nightly import Night
 
-    java()
-    if kafka:
-        reach_kafka(settings)
     card = settings.card
     # A registry of the night's own: a service that restarts meanwhile finds the one that its bundle was published with.
     store = open_store(settings.home, settings.redis, "night/registry.db")

@@ -1,5 +1,7 @@
 """What a person gets wrong ends in one clear sentence and a status that is not 0; never in a traceback."""
 
+import os
+import shutil
 import signal
 import socket
 import sqlite3
@@ -212,18 +214,35 @@ def test_a_full_disk(run: Run, tiny_disk: Path):
     )
 
 
-def test_without_a_bundle_the_service_says_so_before_it_loads_what_takes_seconds(tmp_path: Path):
+@pytest.mark.parametrize(
+    ("verb", "said", "remedy"),
+    [
+        (["serve", "--port", "0"], "no bundle is published", "dat nightly"),
+        pytest.param(
+            ["nightly", "--bootstrap", "127.0.0.1:1"],
+            "Kafka at 127.0.0.1:1 does not answer",
+            "--no-kafka",
+            marks=pytest.mark.skipif(shutil.which("java") is None, reason="needs Java"),
+        ),
+    ],
+)
+def test_what_is_missing_is_said_before_what_takes_seconds_is_loaded(
+    verb: list[str], said: str, remedy: str, tmp_path: Path
+):
     program = f"""
 import sys
-sys.argv = ["dat", "serve", "--home", {str(tmp_path)!r}, "--port", "0"]
+sys.argv = ["dat", *{verb!r}, "--home", {str(tmp_path)!r}]
 import cli.main
 try:
     cli.main.main()
 finally:
     print([name for name in ("torch", "feast", "faiss", "pyspark") if sys.modules.get(name)])
 """
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
-    assert "no bundle is published" in done.stderr and "dat nightly" in done.stderr
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False,
+        env=os.environ | {"DAT_UPDATER__CONNECT_TIMEOUT_MS": "500"},
+    )  # fmt: skip
+    assert said in done.stderr and remedy in done.stderr
     assert done.returncode == 1 and done.stdout.strip() == "[]"
 
 
