@@ -1,11 +1,14 @@
 """What the documents say is so: their tables are the evidence's, and their links lead somewhere."""
 
 import re
+import shlex
 import tomllib
 from pathlib import Path
 
 import pytest
+from typer.main import get_command
 
+from cli.main import build
 from docs.tables import DOCUMENTS, rendered
 from feature_repo.card import load_card
 from feature_repo.reader.dataset import check_dataset
@@ -14,6 +17,7 @@ from tests.runnable import by_page
 from tests.shop import write_shop
 
 FILES = by_page(lambda block: block.language == "toml")
+COMMAND = re.compile(r"(?:^ *|`)(?:\./)?dat ([a-z-]+[^`\n#…|]*)", re.M)
 LINK = re.compile(r"\[[^\]]*\]\(([^)#\s]+)(?:#[^)]*)?\)")
 
 
@@ -26,6 +30,22 @@ def test_the_tables_are_those_of_the_evidence(document: Path):
 def test_every_link_leads_to_a_file(document: Path):
     links = [link for link in LINK.findall(document.read_text()) if "://" not in link and not link.startswith("#")]
     assert [link for link in links if not (document.parent / link).exists()] == []
+
+
+@pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: path.name)
+def test_every_command_has_a_verb_and_options_that_there_are(document: Path):
+    measured_then = re.compile(r"<small>.*")  # may be of an earlier version
+    unknown = []
+    for line in COMMAND.findall(measured_then.sub("", document.read_text())):
+        command, words = get_command(build()), shlex.split(line)
+        while words and (verb := getattr(command, "commands", {}).get(words[0])):
+            command, words = verb, words[1:]
+        options = {name for option in command.params for name in (*option.opts, *option.secondary_opts)} | {"--help"}
+        if hasattr(command, "commands") and words and words[0] != "--help":
+            unknown.append(line)
+        elif not command.context_settings.get("ignore_unknown_options"):  # bench and test hand theirs on
+            unknown += [f"{line}: {word}" for word in words if word.startswith("--") and word not in options]
+    assert unknown == []
 
 
 def test_a_table_that_differs_from_its_evidence_is_noticed(monkeypatch: pytest.MonkeyPatch):
