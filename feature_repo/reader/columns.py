@@ -7,6 +7,7 @@ from feature_repo.reader.text import literal, literals
 PER_UNIT = {"s": 1e3, "ms": 1.0, "us": 1e-3, "ns": 1e-6, "d": 86_400_000.0, "position": 1e3}
 WORDED = (
     "%Y%m%d", "%Y-%m-%d %H:%M:%S %z", "%Y-%m-%dT%H:%M%z", "%Y-%m-%d %H:%M%z", "%Y%m%dT%H%M%S%z",
+    "%a %b %d %Y %H:%M:%S GMT%z",
     "%a %b %d %H:%M:%S %z %Y", "%a, %d %b %Y %H:%M:%S %z", "%d/%b/%Y:%H:%M:%S %z",
 )  # fmt: skip
 """Ways to write a moment, besides ISO 8601's, that can mean one only: where month and day could be taken for each other
@@ -166,14 +167,21 @@ def _date(said: str) -> str:
     moment = f"rtrim(left({said}, length({said}) - length({word})))"
     offset = f"MAP {{{offsets}}}[{word}]"
     forms = [*WORDED, "%Y-%m-%d %H:%M %z"]
+    has_offset = f"regexp_matches({moment}, ':\\d\\d(\\.\\d+)? ?[+-]\\d\\d:?\\d\\d$')"  # as Go writes it
     with_word = (
-        f"coalesce(TRY_CAST({moment} || {offset} AS TIMESTAMPTZ), try_strptime({moment} || ' ' || {offset}, {forms!r}))"
+        f"coalesce(TRY_CAST({moment} || {offset} AS TIMESTAMPTZ), "
+        f"try_strptime({moment} || ' ' || {offset}, {forms!r}), "
+        f"CASE WHEN {has_offset} THEN TRY_CAST({_iso(moment)} AS TIMESTAMPTZ) END)"
     )
-    iso = f"regexp_replace(replace({said}, ',', '.'), '{_LOOSE}', '\\1\\3')"
-    numbers = f"regexp_replace({said}, ' ?Z$', '+00:00')"
+    numbers = f"regexp_replace({said}, ' ?Z$| \\(.*\\)$', CASE WHEN right({said}, 1) = 'Z' THEN '+00:00' ELSE '' END)"
     plain = (
-        f"coalesce(TRY_CAST({said} AS TIMESTAMPTZ), TRY_CAST({iso} AS TIMESTAMPTZ), "
+        f"coalesce(TRY_CAST({said} AS TIMESTAMPTZ), TRY_CAST({_iso(said)} AS TIMESTAMPTZ), "
         f"try_strptime({numbers}, {list(WORDED)!r}))"
     )
     # Most have none, and their last character tells so at once.
     return f"CASE WHEN right({said}, 1) BETWEEN 'A' AND 'Y' AND {word} != '' THEN {with_word} ELSE {plain} END"
+
+
+def _iso(said: str) -> str:
+    """ISO 8601 as DuckDB knows it."""
+    return f"regexp_replace(replace({said}, ',', '.'), '{_LOOSE}', '\\1\\3')"

@@ -11,9 +11,9 @@ from feature_repo.reader.tables import Column, one
 
 _DATES = (
     "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y",
-    "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d",
+    "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%b %d %Y", "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d",
 )  # fmt: skip
-_CLOCKS = ("", "%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p")
+_CLOCKS = ("", "%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p", "%I:%M%p", "%I.%M.%S.%f %p")
 FORMATS = (
     *(f"{day}{between}{clock}" for day in _DATES for clock in _CLOCKS for between in ((" ", ", ") if clock else ("",))),
     "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d",

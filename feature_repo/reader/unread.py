@@ -13,6 +13,7 @@ _ENGLISH = (
     "January", "February", "March", "April", "May", "June", "July", "August", "September", "October", "November",
     "December",
 )  # fmt: skip
+_IN_ENGLISH = {name for month in _ENGLISH for name in (month.lower(), month[:3].lower())}
 _MONTHS = (
     "januar jan|februar feb|märz mär mrz|april apr|mai|juni jun|juli jul|august aug|september sep sept|oktober okt|"
     "november nov|dezember dez",
@@ -52,7 +53,7 @@ def _worded(name: str, values: list[str]) -> str:
     """How ``sql`` makes English of the months that are German, French or Spanish; nothing if they are none."""
     words = {word for value in values for word in re.findall(r"[^\W\d_]{3,}\.?", value)}
     months = {word: MONTHS[plain] for word in words if (plain := word.lower().rstrip(".")) in MONTHS}
-    if not months:
+    if not months or all(word.lower() in _IN_ENGLISH for word in words):
         return ""
     longest = sorted(months, key=lambda word: (-len(word), word))
     english = [_replaced(value, longest, months) for value in values]

@@ -364,6 +364,11 @@ TIMES = [
            csv(time=said("%Y-%m-%d %H:%M:%S.000 -0700", timezone(timedelta(hours=-7))), unit="date")),
     Format("2023-11-15T01:03:16+01:00[Europe/Oslo] (Java)",
            csv(time=said("%Y-%m-%dT%H:%M:%S+01:00[Europe/Oslo]", timezone(timedelta(hours=1))), unit="date")),
+    Format("2023-11-15 01:03:16 +0100 CET (Go)",
+           csv(time=said("%Y-%m-%d %H:%M:%S +0100 CET", timezone(timedelta(hours=1))), unit="date")),
+    Format("Wed Nov 15 2023 01:03:16 GMT+0100 (Central European Standard Time) (JavaScript)", csv(
+        time=said("%a %b %d %Y %H:%M:%S GMT+0100 (Central European Standard Time)", timezone(timedelta(hours=1))),
+        unit="date")),
     Format("20231115T000316Z", csv(time=said("%Y%m%dT%H%M%SZ"), unit="date")),
     Format("2023-11-15T00:03:16,000Z", csv(";", time=said("%Y-%m-%dT%H:%M:%S,000Z"), unit="date")),
     Format("2023-11-15 00:03:16 UTC", csv(time=said("%Y-%m-%d %H:%M:%S UTC"), unit="date")),

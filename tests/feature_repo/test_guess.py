@@ -576,3 +576,10 @@ def test_ids_that_a_spreadsheet_has_rounded_are_told(tmp_path):
         "values of user are such as 4.00012E+12" in line
         for line in check_dataset(load_card(path), tmp_path, 0).problems
     )
+
+
+@pytest.mark.parametrize("form", ["%d-%b-%y %I.%M.%S.000000 %p", "%b %d %Y %I:%M%p"])
+def test_times_of_oracle_and_sql_server_are_read(form: str, tmp_path: Path):
+    write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "at": t.strftime(form).upper()} for q, i, t in CLICKS])
+    path, found = card_of(tmp_path, "log.csv")
+    assert rows_of(path) == EXPECTED, found.said
