@@ -325,6 +325,8 @@ def load_card(name_or_path: str | Path) -> DatasetCard:
     path = Path(name_or_path)
     if path.suffix != ".toml":
         path = CARDS / f"{name_or_path}.toml"
+    if not path.is_file() and path == Path(name_or_path):
+        raise CardError(f"there is no {path}, which should be a dataset card")
     if not path.is_file():
         known = ", ".join(sorted(str(card.relative_to(CARDS).with_suffix("")) for card in CARDS.rglob("*.toml")))
         raise CardError(f"no dataset card '{name_or_path}'. Known: {known}; or give the path of a .toml file")

@@ -4,20 +4,25 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import duckdb
 import pyarrow as pa
 
 from feature_repo.card import CardError, DatasetCard, Field_, Side, Table
-from feature_repo.limits import ID_LENGTH
+from feature_repo.limits import ID_LENGTH, LATEST_MS
 from feature_repo.reader import columns
 from feature_repo.reader.clicks import connect
 from feature_repo.reader.faults import malformed_lines
 from feature_repo.reader.report import CatalogueReport
 from feature_repo.reader.tables import ROW, Column, Reading, Relation, one, quoted, source, write_rows
+from feature_repo.reader.units import advice, fitting
 
 TYPES = {
     "category": pa.string(), "categories": pa.list_(pa.string()), "number": pa.float32(), "time": pa.int64(),
     "text": pa.string(),
 }  # fmt: skip
+
+
+_SAMPLE = 200
 
 
 @dataclass(frozen=True)
@@ -100,8 +105,7 @@ def _load(reading: Reading, card: DatasetCard, side: Side, table: Table, folder:
             unit = f' of time_unit = "{field.time_unit}"' if field.kind == "time" else ""
             raise CardError(
                 f"{parts[0].paths[0]}: the column {field.column} should hold a {field.kind}{unit}, but {bad:,} of "
-                f"{ids - lacking + bad:,} values are none, such as {example}; `sql` can compute it, as in "
-                f"SELECT replace({field.column}, ',', '.') …"
+                f"{ids - lacking + bad:,} values are none, such as {example}{_remedy(sql, card, name, field)}"
             )
     rows = sql.execute(f"SELECT {', '.join('rows.' + quoted(name) for name in names)} {chosen}").to_arrow_table()
     reasons = {
@@ -154,3 +158,16 @@ def _value(column: Column, field: Field_, card: DatasetCard) -> tuple[str, str]:
         value = columns.time_ms(column, field.time_unit, card.timezone, card.nulls)
     raw = f"left({column.sql}::VARCHAR, 60)"
     return value, f"CASE WHEN {value} IS NULL AND NOT ({columns.missing(column, card.nulls)}) THEN {raw} END"
+
+
+def _remedy(sql: duckdb.DuckDBPyConnection, card: DatasetCard, name: str, field: Field_) -> str:
+    """What would make a feature's unreadable values readable."""
+    raw = quoted("raw " + name)
+    values = [
+        value for (value,) in sql.execute(f"SELECT {raw} FROM rows WHERE {raw} IS NOT NULL LIMIT {_SAMPLE}").fetchall()
+    ]
+    if field.kind == "number" and columns.with_commas(values):
+        return ': say decimal = "," in the table'
+    if field.kind == "time" and (fits := fitting(sql, values, card.timezone, LATEST_MS)):
+        return "." + advice(fits)
+    return "; `sql` can compute it"

@@ -1,5 +1,8 @@
 """Values as the system has them, in SQL: ids and words as text, times as ms, numbers; null where there is none."""
 
+import re
+from collections.abc import Iterable
+
 from feature_repo.card import CardError
 from feature_repo.reader.tables import Column
 from feature_repo.reader.text import literal, literals
@@ -124,6 +127,11 @@ def words(column: Column, separator: str, nulls: list[str]) -> str:
     else:
         items = f"string_split({text(column, nulls)}, {literal(separator)})"
     return f"coalesce(list_filter({items}, word -> NOT list_contains({literals(nulls or [''])}, word)), [])"
+
+
+def with_commas(values: Iterable[str]) -> bool:
+    """Whether all are numbers if a comma stands before their fractions."""
+    return all(re.fullmatch(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?", value) for value in values)
 
 
 def time_ms(column: Column, unit: str, zone: str, nulls: list[str]) -> str:

@@ -341,11 +341,7 @@ def _apart(names: Sequence[str]) -> list[str]:
 
 def _with_commas(looked: Looked) -> set[str]:
     """The columns that hold numbers, if a comma stands before their fractions."""
-    return looked.numbers | {
-        name
-        for name, values in looked.values.items()
-        if values and all(re.fullmatch(r"-?(\d+|\d{1,3}(\.\d{3})+)(,\d+)?", value) for value in values)
-    }
+    return looked.numbers | {name for name, values in looked.values.items() if values and columns.with_commas(values)}
 
 
 def _look_nested(

@@ -166,6 +166,7 @@ def test_a_dataset_folder_that_is_not_there(run: Run, tmp_path: Path):
 
 def test_a_dataset_nobody_knows(run: Run):
     assert "no dataset card 'movielens-1b'. Known:" in run("nightly", "--data", "movielens-1b").sentence
+    assert run("nightly", "--data", "shp.toml").sentence == "there is no shp.toml, which should be a dataset card"
 
 
 def test_a_setting_that_is_not_valid(run: Run):

@@ -1,5 +1,6 @@
 """Dataset cards and the files that they describe."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -72,3 +73,28 @@ def test_durations():
     assert [duration_ms(text) for text in ("30s", "10m", "6h", "20d")] == [30_000, 600_000, 21_600_000, 1_728_000_000]
     with pytest.raises(ValueError, match="6 hours"):
         duration_ms("6 hours")
+
+
+@pytest.mark.parametrize(
+    ("feature", "remedy"),
+    [
+        ('column = "price", kind = "number"', ': say decimal = "," in the table'),
+        ('column = "listed", kind = "time", time_unit = "date"', '. But as time_unit = "%d.%m.%Y" they would lie from'),
+        ('column = "title", kind = "number"', "; `sql` can compute it"),
+    ],
+)
+def test_a_feature_whose_values_are_of_another_form_is_refused_with_the_line_that_reads_it(
+    feature: str, remedy: str, tmp_path: Path
+):
+    lines = [f"i{n};Thing {n};1.0{n},50;{n}.12.2023" for n in range(13, 29)]
+    (tmp_path / "goods.csv").write_text("\n".join(["id;title;price;listed", *lines]))
+    (tmp_path / "card.toml").write_text(f"""
+name = "goods"
+title = "Goods"
+clicks = {{ path = "clicks.csv" }}
+[item]
+table = {{ path = "goods.csv", separator = ";", id = "id" }}
+features.one = {{ {feature} }}
+""")
+    with pytest.raises(CardError, match="16 of 16 values are none, such as .*" + re.escape(remedy)):
+        read_catalogue(load_card(tmp_path / "card.toml"), tmp_path, "item")
