@@ -36,6 +36,11 @@ def of_times(name: str, values: list[str]) -> str:
     """What can be done about a column of times that no unit reads."""
     first = values[0]
     said = f"the times of {name}, such as {first}, are in no unit that is known: "
+    if all(re.fullmatch(r"-?\d+(\.\d+)?", value) for value in values):
+        return (
+            f'{said}if a larger one is later, say time = "{name}" and time_unit = "position"; if they count from a '
+            "moment, let `sql` add it"
+        )
     zone = re.search(r"\d:\d\d.*?(?<![A-Za-z/])([A-Z]{2,5})\b", first)
     if zone and zone[1] not in ("AM", "PM"):
         word = zone[1]

@@ -583,3 +583,15 @@ def test_times_of_oracle_and_sql_server_are_read(form: str, tmp_path: Path):
     write_csv(tmp_path / "log.csv", [{"user": q, "item": i, "at": t.strftime(form).upper()} for q, i, t in CLICKS])
     path, found = card_of(tmp_path, "log.csv")
     assert rows_of(path) == EXPECTED, found.said
+
+
+def test_numbers_that_count_from_an_unknown_moment_are_told_with_the_unit_that_orders_them(tmp_path):
+    """As Outbrain has its milliseconds, whose rows are in no order."""
+    rows = [{"uuid": q, "document_id": i, "timestamp": 61_000_000 + n * 997} for n, (q, i, _) in enumerate(CLICKS)]
+    write_csv(tmp_path / "log.csv", rows[::-1])
+    path, found = card_of(tmp_path, "log.csv")
+    assert any('time = "timestamp" and time_unit = "position"' in line for line in found.said)
+    text = path.read_text().replace('time_unit = "order"', 'time = "timestamp"\ntime_unit = "position"')
+    path.write_text(text)
+    clicks = read_clicks(load_card(path), tmp_path)
+    assert clicks["query_id"].to_pylist() == [q for q, _, _ in CLICKS]
