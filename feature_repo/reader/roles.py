@@ -55,6 +55,8 @@ _DESCRIBES = (
 )
 _FLAG = r"(?<![^\W_])(click(s|ed)?|label|purchased?|bought|convert(ed)?|conversion|target)$"
 _NO_AND_YES = (["0", "1"], ["0.0", "1.0"], ["false", "true"], ["f", "t"], ["n", "y"], ["no", "yes"])
+HOUR = r"[01]?\d|2[0-3]"
+_HOURLY = r"(^|_)(hour|hr|hh|stunde|heure|hora)s?(_|$)"
 CLOCK = r"\d{1,2}:\d{2}(:\d{2}(\.\d+)?)?( ?[AaPp]\.?[Mm]\.?)?"
 
 
@@ -300,4 +302,6 @@ def is_unique(table: Looked, name: str) -> bool:
 
 
 def _is_clock(table: Looked, name: str) -> bool:
-    return bool(table.values[name]) and all(re.fullmatch(CLOCK, value) for value in table.values[name])
+    """Whether a column has a time of the day, or its hour as a number."""
+    shape = f"{CLOCK}|{HOUR}" if re.search(_HOURLY, _snake(name)) else CLOCK
+    return bool(table.values[name]) and all(re.fullmatch(shape, value) for value in table.values[name])

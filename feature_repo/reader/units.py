@@ -13,10 +13,10 @@ _DATES = (
     "%m/%d/%Y", "%d/%m/%Y", "%d.%m.%Y", "%d-%m-%Y", "%m-%d-%Y", "%m/%d/%y", "%d/%m/%y", "%d.%m.%y", "%d-%b-%Y",
     "%d-%b-%y", "%d %b %Y", "%b %d, %Y", "%d %B %Y", "%B %d, %Y", "%b %d %Y", "%Y.%m.%d", "%Y-%m-%d", "%Y/%m/%d",
 )  # fmt: skip
-_CLOCKS = ("", "%H:%M:%S", "%H:%M", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p", "%I:%M%p", "%I.%M.%S.%f %p")
+_CLOCKS = ("", "%H:%M:%S", "%H:%M", "%H", "%H:%M:%S.%f", "%I:%M:%S %p", "%I:%M %p", "%I:%M%p", "%I.%M.%S.%f %p")
 FORMATS = (
     *(f"{day}{between}{clock}" for day in _DATES for clock in _CLOCKS for between in ((" ", ", ") if clock else ("",))),
-    "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d",
+    "%Y%m%d%H%M%S", "%Y%m%d%H%M", "%Y%m%d%H", "%y%m%d%H", "%Y%m%d",
 )  # fmt: skip
 """Ways to write a moment that a card has to name, since several may fit."""
 SURE = 0.9  # of the values have to be times for a unit to fit

@@ -3,7 +3,7 @@
 import csv
 import gzip
 import json
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, date, datetime, timedelta, timezone
 from pathlib import Path
 
 import pyarrow as pa
@@ -202,6 +202,17 @@ def test_a_date_and_a_time_of_the_day_in_two_columns_are_one_moment(tmp_path):
     assert rows_of(path) == EXPECTED
     report = check_dataset(load_card(path), tmp_path, 0)
     assert report.corrected == {} and any("Datum and Uhrzeit" in line for line in found.said)
+
+
+def test_a_date_and_the_number_of_its_hour_are_one_moment_in_two_columns_or_in_one(tmp_path):
+    """As tables by day and hour have it, and logs of advertisements: ``14102100``."""
+    rows = [{"user_id": q, "item_id": i, "dt": f"{t:%Y-%m-%d}", "hour": t.hour} for q, i, t in CLICKS]
+    write_csv(tmp_path / "hours.csv", rows)
+    typed = pa.Table.from_pylist([row | {"dt": date.fromisoformat(row["dt"])} for row in rows])
+    pq.write_table(typed, tmp_path / "h.parquet")
+    write_csv(tmp_path / "ads.csv", [{"device_id": q, "ad_id": i, "hour": f"{t:%y%m%d%H}"} for q, i, t in CLICKS])
+    for name in ("hours.csv", "h.parquet", "ads.csv"):
+        assert rows_of(card_of(tmp_path, name)[0]) == EXPECTED, name
 
 
 def test_without_names_the_query_comes_before_the_item_and_few_grades_are_a_value(tmp_path):
