@@ -50,7 +50,9 @@ class Boost(_Strict):
     """Rank items that meet a condition as if their score were higher."""
 
     where: Where
-    by: float = Field(gt=0, le=2, description="Scores lie between −1 and 1; those of popularity between 0 and 1.")
+    by: float = Field(
+        gt=0, le=2, description="Scores are inner products, mostly between −1 and 2; those of popularity lie in 0 to 1."
+    )
 
 
 class RetrieveOptions(_Strict):

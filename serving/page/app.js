@@ -134,15 +134,17 @@ async function surroundings(just) {
   if (id !== state.query) return;
   if (night) {
     const now = new Map(state.answer?.items.map((item, at) => [item.item_id, at + 1]));
-    $("night-note").textContent = night.source === "popularity"
-      ? "The model of last night has never seen you: it shows what everybody clicks."
+    const unknown = night.source === "popularity";
+    $("night-title").textContent = unknown ? "Without a click of yours" : "Last night’s list";
+    $("night-note").textContent = unknown
+      ? "Last night’s model does not know you. It can only show what everybody clicks."
       : "What a model that learns once a night would still show.";
     $("night").replaceChildren(
       ...night.items.map((item, at) => {
         const place = now.get(item.item_id);
         const li = say("li", "", place ? "" : "out");
         const clicked = clicks?.some((one) => one.item_id === item.item_id);
-        li.append(say("i", `${at + 1}`), say("span", title(item)), say("small", place ? `now #${place}` : clicked ? "clicked" : "gone"));
+        li.append(say("i", `${at + 1}`), say("span", title(item)), say("small", place ? `now #${place}` : clicked ? "clicked" : "not in yours"));
         return li;
       }),
     );
@@ -177,7 +179,7 @@ function freshness({ stream, store }) {
   if (nobody) return ["late", "No updater is running: clicks will wait"];
   if (store.down) return ["late", "The online store is out of reach: lists are as of last night"];
   if (!stream.caught_up) return ["late", "The stream is being caught up with"];
-  return ["ok", stream.delay_ms === null ? "Live: no click waits" : `Live: no click waits; the last one showed after ${number(Math.round(stream.delay_ms))} ms`];
+  return ["ok", stream.delay_ms === null ? "Live: no click waits" : `Live: no click waits; the stream took ${number(Math.round(stream.delay_ms))} ms for the last one`];
 }
 
 async function watch() {
