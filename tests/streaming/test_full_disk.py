@@ -8,19 +8,22 @@ from kafka.errors import KafkaError
 
 from devstack.broker import LocalBroker
 from model.click import Click
+from model.settings.updater import KafkaConnection
 from streaming.clicks import ClickWriter
 from tests.conftest import fresh_topics
 from tests.streaming.loop import eventually, folds, produce, running, some_clicks, truth, updater_config
 from tests.tiny import tiny_bundle, tiny_store
 
 
-def send(kafka: str, clicks: list[Click]) -> set[str]:
-    """Write clicks to a broker that may end meanwhile; the event ids of those that it acknowledged."""
+def send(broker: LocalBroker, kafka: KafkaConnection, clicks: list[Click]) -> set[str]:
+    """Write clicks to a broker until it ends; the event ids of those that it acknowledged, however late."""
     writer, done = ClickWriter(kafka), set()
     for click in clicks:
-        try:
-            writer.send(click).get(5)
-        except KafkaError:
+        sent = writer.send(click)
+        while not sent.is_done and broker.pid is not None:
+            with contextlib.suppress(KafkaError):
+                sent.get(1)
+        if not sent.succeeded():
             break
         done.add(click.event_id)
     with contextlib.suppress(KafkaError):
@@ -43,7 +46,7 @@ def test_a_full_disk_of_the_broker_loses_and_doubles_nothing(spare_broker, tmp_p
         produce(kafka, clicks[:100])
         folds(kafka, "query", bundle, truth(clicks[:100])[0], "folded")
         fill_disk(spare_broker, room=20_000)
-        done = send(kafka, clicks[100:])
+        done = send(spare_broker, kafka, clicks[100:])
         assert len(done) < 1_900, "the disk was to be full before all were written"
         eventually(lambda: spare_broker.pid is None, "Kafka ends when it cannot write", 60)
         spare_broker.start()  # there is room again
