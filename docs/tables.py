@@ -80,9 +80,6 @@ SPEED = (
     ("retrieval", "an answer over HTTP from {items:,} items, at {rate:g} requests a second",
      "{p50_ms:.1f} ms (p50), {p99_ms:.1f} ms (p99); at most {requests_per_s:.0f} a second",
      "Redis, tower and search alone: {floor_p50_ms:.1f} ms (p50)"),
-    ("towers", "the query tower for one answer, in NumPy", "{memories[query][of_1][numpy_us]:.0f} µs",
-     "the trained one, in torch: {memories[query][of_1][torch_us]:.0f} µs; "
-     "at most {memories[query][of_1][apart]:.0e} apart"),
     ("trainingset", "building a training set of {clicks_to:,} clicks",
      "{night_rows_per_s:,} clicks a second; {night_mib:,} MiB",
      "{night_growth:g} × the memory of {clicks_from:,} clicks of the same ids"),
