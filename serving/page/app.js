@@ -179,7 +179,7 @@ function freshness({ stream, store }) {
   if (nobody) return ["late", "No updater is running: clicks will wait"];
   if (store.down) return ["late", "The online store is out of reach: lists are as of last night"];
   if (!stream.caught_up) return ["late", "The stream is being caught up with"];
-  return ["ok", stream.delay_ms === null ? "Live: no click waits" : `Live: no click waits; the stream took ${number(Math.round(stream.delay_ms))} ms for the last one`];
+  return ["ok", stream.delay_ms === null ? "Live: no click waits" : `Live: no click waits; stream ${number(Math.round(stream.delay_ms))} ms`];
 }
 
 async function watch() {
