@@ -83,9 +83,6 @@ SPEED = (
     ("trainingset", "building a training set of {clicks_to:,} clicks",
      "{night_rows_per_s:,} clicks a second; {night_mib:,} MiB",
      "{night_growth:g} × the memory of {clicks_from:,} clicks of the same ids"),
-    ("trainingset", "training on it, timed for a minute",
-     "{training_rows_per_s:,} clicks a second; {training_mib:,} MiB",
-     "{training_growth:g} × the memory of {clicks_from:,} clicks"),
 )  # fmt: skip
 """Of ``evidence/bench-NAME.json``: what, its figure, and what stands beside it in the same run."""
 
