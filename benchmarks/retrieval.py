@@ -184,10 +184,10 @@ def make_home(home: Path, redis: str, bundle: Bundle) -> int:
     (home / "ids.txt").write_text("\n".join(state.ids))
     store = open_store(home, redis)
     register(store, card, home)
-    writer, names = OnlineWriter(store, bundle.version), np.array(bundle.items.ids, object)
+    writer = OnlineWriter(store, bundle.version)
     every = QueryUpdate(*(state.columns.get(field.name, np.arange(len(state))) for field in fields(QueryUpdate)))
     for rows in np.array_split(np.arange(len(state)), max(1, len(state) // 1_024)):
-        written = query_stage.changelog(every, state.ids, names, rows)
+        written = query_stage.changelog(every, state.ids, bundle.items.ids, rows)
         writer.write("query", written, np.full(len(rows), int(time.time() * 1e6)))
     view = store.get_feature_view("query_profile")
     columns = {

@@ -10,6 +10,9 @@ Globo.com's clicks where the data folder has them, else made-up ones of a skewed
 ``quixstreams_per_s``: the moving averages alone, in Quix Streams, exactly once, state in RocksDB, on the same topic.
 ``floor_read_per_s``: kafka-python reading the same topic and doing nothing.
 ``floor_towers_per_s``: the folds and both towers on arrays, without Kafka.
+``shared_private_bytes_per_query``: memory of a query worker that no other process shares, where it has one of 16
+partitions, all its queries have clicked, and as many as a twentieth are new; by query of the bundle.
+``…_of_ids``: before the first click. ``shared_restored_per_s``: rows of a changelog that it takes over.
 """
 
 import contextlib
@@ -42,10 +45,14 @@ def updater(
     queries: Annotated[int, typer.Option(min=1)] = 50_000,
     items: Annotated[int, typer.Option(min=1)] = 20_000,
     batch: Annotated[int, typer.Option(help="Clicks a transaction of the query stage.")] = 4_000,
+    shared_queries: Annotated[
+        int, typer.Option(min=0, help="Queries of the bundle that 16 workers share; 0: do not measure it.")
+    ] = 1_000_000,
     json_file: Json = None,
 ) -> None:
     """Measure the updater at full speed, beside Quix Streams and its floors."""
     from benchmarks._peers import quixstreams_per_s
+    from benchmarks._worker_memory import worker_memory
     from devstack.broker import LocalBroker
     from devstack.redis import LocalRedis
     from devstack.synthetic_bundle import made_up_bundle, made_up_home
@@ -77,6 +84,8 @@ def updater(
                 with LocalRedis(Path(scratch) / "redis") as redis:
                     place = home, broker.bootstrap, redis.address, bundle.version
                     result["sink_per_s"] = measure_sink(*place, events, batch)
+        if shared_queries:
+            result |= worker_memory(Path(scratch), shared_queries, items)
     print(json.dumps(result, indent=2))
     if json_file:
         write_evidence(json_file, result)

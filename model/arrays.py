@@ -1,8 +1,10 @@
 """Arrays in safetensors files, mapped into memory."""
 
+import ctypes
 import json
 import math
-from mmap import mmap
+import weakref
+from mmap import ALLOCATIONGRANULARITY, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
 
 import numpy as np
@@ -32,10 +34,43 @@ def map_arrays(path: Path) -> dict[str, Array]:
     return arrays
 
 
-def writable(array: Array) -> Array:
+def writable(array: Array, room: int = 0) -> Array:
     """A copy to write to. A mapped file is mapped once more, copied where it is written to: what nobody touches takes
     no memory, and processes of one machine share it.
+
+    Args:
+        room: So many rows more, of any values, behind those of a mapped file: a table that grows must not be copied.
     """
     if isinstance(array, np.memmap) and isinstance(array.base, mmap):  # not for a part of one
-        return np.memmap(array.filename, array.dtype, "c", array.offset, array.shape)
+        return _mapped(array, room)
     return np.array(array, order="C")
+
+
+def _mapped(array: np.memmap, room: int) -> Array:
+    """The file at the beginning of reserved addresses. NumPy cannot do that, since Python's ``mmap`` chooses where."""
+    start = array.offset // ALLOCATIONGRANULARITY * ALLOCATIONGRANULARITY
+    skipped, shape = array.offset - start, (len(array) + room, *array.shape[1:])
+    filled = -(-(skipped + array.nbytes) // ALLOCATIONGRANULARITY) * ALLOCATIONGRANULARITY
+    size = max(filled, skipped + math.prod(shape) * array.itemsize)
+    private = MAP_PRIVATE | _NORESERVE
+    address = _map(None, size, PROT_READ | PROT_WRITE, private | MAP_ANONYMOUS, -1, 0)
+    with Path(str(array.filename)).open("rb") as file:
+        _map(address, filled, PROT_READ | PROT_WRITE, private | _FIXED, file.fileno(), start)
+    memory = (ctypes.c_char * size).from_address(address)
+    # Not at the exit of the process, where threads may still read.
+    weakref.finalize(memory, _LIBC.munmap, address, size).atexit = False
+    return np.frombuffer(memory, array.dtype, math.prod(shape), skipped).reshape(shape)
+
+
+def _map(address: int | None, size: int, access: int, flags: int, file: int, offset: int) -> int:
+    mapped = _LIBC.mmap(address, size, access, flags, file, offset)
+    if mapped in (None, ctypes.c_void_p(-1).value):
+        raise OSError(ctypes.get_errno(), f"{size:,} bytes of addresses cannot be had")
+    return mapped
+
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_LIBC.mmap.restype = ctypes.c_void_p
+_LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+_LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
+_FIXED, _NORESERVE = 0x10, 0x4000  # Linux's, which Python's mmap has no names for

@@ -6,6 +6,7 @@ Histories travel as lists of item ids, newest last; rings hold rows of the item 
 import numpy as np
 import pyarrow as pa
 
+from model.ids import Ids
 from model.scan import Groups
 
 Array = np.ndarray
@@ -79,10 +80,11 @@ def from_lists(rows: Array, offsets: Array, clicks: Array, length: int) -> Array
     return rings
 
 
-def as_lists(rings: Array, clicks: Array, names: Array, kind: pa.DataType | None = None) -> pa.ListArray:
-    """Rings as lists, newest last, of the ``names`` of their item rows: ids, by default."""
+def as_lists(rings: Array, clicks: Array, ids: Ids | None) -> pa.ListArray:
+    """Rings as lists, newest last, of the ids of their items; None: of their rows."""
     rows, offsets = to_lists(rings, clicks)
-    return pa.ListArray.from_arrays(pa.array(offsets), pa.array(names[rows], kind or pa.string()))
+    values = pa.array(rows, pa.int32()) if ids is None else ids.take(rows).cast(pa.string())
+    return pa.ListArray.from_arrays(pa.array(offsets), values)
 
 
 def embedding_rows(history: Array, known: int) -> Array:

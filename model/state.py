@@ -1,6 +1,6 @@
 """What is known of one side's ids, as arrays: one row an id, for training, evaluation, stream and service alike."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, overload
@@ -12,6 +12,7 @@ from safetensors.numpy import save_file
 
 from model.arrays import map_arrays, writable
 from model.features import Inputs, InputSpec, Profile, dense
+from model.ids import Ids
 
 Array = np.ndarray
 
@@ -54,34 +55,31 @@ class EntityState:
     since = Column()
     NAMES: ClassVar[dict[str, Column]] = {}
 
-    def __init__(self, ids: Sequence[str], **columns: Array):
+    def __init__(self, ids: Iterable[str] | pa.ChunkedArray, **columns: Array):
         """Columns that are not given have no width (or, of one number an id, are 0)."""
-        self.ids: list[str] = list(ids)
+        self.ids = ids.copy() if isinstance(ids, Ids) else Ids(ids)
         self.trained = len(self.ids)
         """How many ids training knew: the rest came later."""
         self.columns = {name: columns.get(name, _default(name, len(self.ids))) for name in self.NAMES}
-        self._row: dict[str, int] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the arrays; ids come on top."""
-        return sum(column.nbytes for column in self.columns.values())
+        """Bytes of the columns; ids come on top."""
+        return sum(getattr(self, name).nbytes for name in self.columns)
 
     def rows(self, ids: Iterable[str]) -> Array:
         """[N] rows of some ids; −1 for those that are not known."""
-        index = self._index()
-        return np.fromiter((index.get(key, -1) for key in ids), np.int64)
+        return self.ids.rows(ids)
 
     def add(self, ids: Iterable[str]) -> Array:
         """[N] rows of some ids; ids that are new get a row with nothing in it."""
-        index, first = self._index(), len(self.ids)
-        rows = np.fromiter((index.setdefault(key, len(index)) for key in ids), np.int64)
-        if len(index) > first:
-            self.ids.extend(list(index)[first:] if first == 0 else _tail(index, first))
-            self._grow(len(self.ids))
+        first = len(self.ids)
+        rows = self.ids.add(ids)
+        if len(self.ids) > first:
+            self._grow(first, len(self.ids))
         return rows
 
     def forget(self, ids: Iterable[str]) -> Array:
@@ -89,27 +87,18 @@ class EntityState:
 
         Rows stay where they are, since files of a bundle name them by number. Returns the rows.
         """
-        index = self._index()
-        rows = [index.pop(id_) for id_ in dict.fromkeys(ids) if id_ in index]
-        for row in rows:
-            self.ids[row] = nobody(row)
-            index[self.ids[row]] = row
-        for name in self.columns if rows else ():
+        rows = self.ids.forget(ids)
+        for name in self.columns if len(rows) else ():
             self.columns[name][rows] = self.NAMES[name].fill
-        return np.array(rows, np.int64)
+        return rows
 
-    def _index(self) -> dict[str, int]:
-        if self._row is None:
-            self._row = {key: row for row, key in enumerate(self.ids)}
-        return self._row
-
-    def _grow(self, size: int) -> None:
+    def _grow(self, first: int, size: int) -> None:
         for name, column in self.columns.items():
             if size > len(column):
                 room = max(size, len(column) * 3 // 2)
-                larger = np.full((room, *column.shape[1:]), self.NAMES[name].fill, column.dtype)
-                larger[: len(column)] = column
-                self.columns[name] = larger
+                self.columns[name] = np.empty((room, *column.shape[1:]), column.dtype)
+                self.columns[name][:first] = column[:first]
+            self.columns[name][first:size] = self.NAMES[name].fill
 
     def put(self, rows: Array, **values: Array) -> None:
         """Write values of some rows."""
@@ -130,15 +119,24 @@ class EntityState:
 
     def copy(self) -> "EntityState":
         """An independent state. Files that are mapped stay mapped: only what is written to takes memory."""
-        copied = EntityState(self.ids, **{name: writable(column) for name, column in self.columns.items()})
+        size, room = len(self), max(len(self), _ROOM)
+        columns = {n: writable(c if len(c) == size else c[:size], room) for n, c in self.columns.items()}
+        copied = EntityState(self.ids, **columns)
         copied.trained = self.trained
         return copied
+
+    def without(self, ids: Iterable[str]) -> "EntityState":
+        """The same columns, where no id leads to the rows of some ids."""
+        left = EntityState(self.ids, **self.columns)
+        left.ids.forget(ids)
+        left.trained = self.trained
+        return left
 
     def save(self, folder: Path, side: str) -> None:
         """Write ``<side>.safetensors`` and ``<side>_ids.parquet``."""
         size = len(self)
         save_file({n: np.ascontiguousarray(c[:size]) for n, c in self.columns.items()}, folder / f"{side}.safetensors")
-        pq.write_table(pa.table({"id": pa.array(self.ids, pa.string())}), folder / f"{side}_ids.parquet")
+        pq.write_table(pa.table({"id": self.ids}), folder / f"{side}_ids.parquet")
 
     @classmethod
     def load(cls, folder: Path, side: str) -> "EntityState":
@@ -147,21 +145,12 @@ class EntityState:
         Raises:
             OSError, ValueError, KeyError: a file is missing or damaged.
         """
-        ids = pq.read_table(folder / f"{side}_ids.parquet")["id"].to_pylist()
+        ids = pq.read_table(folder / f"{side}_ids.parquet")["id"]
         columns = map_arrays(folder / f"{side}.safetensors")
         return cls(ids, **{name: column for name, column in columns.items() if name in cls.NAMES})
 
 
-def nobody(row: int) -> str:
-    """The id of a row whose own was forgotten."""
-    return f"{_NOBODY}{row}"
-
-
-def is_nobody(id_: str) -> bool:
-    return id_.startswith(_NOBODY)
-
-
-_NOBODY = "dat-forgotten "
+_ROOM = 1 << 16  # rows at least for ids that come later; addresses, and memory only as they come
 EntityState.NAMES = {name: value for name, value in vars(EntityState).items() if isinstance(value, Column)}
 _KINDS: dict[str, type] = {"codes": np.int32, "times": np.int64, "recent_items": np.int32} | dict.fromkeys(
     ("numbers", "a", "counters", "vectors"), np.float32
@@ -170,16 +159,6 @@ _KINDS: dict[str, type] = {"codes": np.int32, "times": np.int64, "recent_items":
 
 def _default(name: str, size: int) -> Array:
     return np.zeros((size, 0), _KINDS[name]) if name in _KINDS else np.zeros(size, np.int64)
-
-
-def _tail(index: dict[str, int], first: int) -> list[str]:
-    """The keys of an insertion-ordered index from its ``first``-th on."""
-    tail = []
-    for key in reversed(index):
-        if index[key] < first:
-            break
-        tail.append(key)
-    return tail[::-1]
 
 
 @dataclass(frozen=True)

@@ -45,25 +45,23 @@ class QueryTable:
 
     def __init__(self, bundle: Bundle):
         self.bundle = bundle
-        self.ids = bundle.queries.ids
-        self._row = {id_: row for row, id_ in enumerate(self.ids)}
+        self.ids = bundle.queries.ids.copy()
         spec = bundle.manifest.query
         self._fields = [f.name for f in spec.categories] + [f.name for f in spec.numbers] + list(spec.times)
         self._encoded: dict[tuple, tuple[Array, Array, Array]] = {}  # by value, so it cannot go stale
 
     def row(self, id_: str) -> int | None:
-        return self._row.get(id_)
+        return row if (row := self.ids.row(id_)) >= 0 else None
 
     def forget(self, ids: Iterable[str]) -> None:
         """Know nothing of some queries any more."""
-        for id_ in ids:
-            self._row.pop(id_, None)
+        self.ids.forget(ids)
 
     def states(self, ids: list[str], columns: Columns | None, corpus: Corpus) -> QueryStates:
         """Join what the store returned (None: it is down) with the bundle's state."""
         table, spec = self.bundle.queries, self.bundle.manifest.query
         size = len(ids)
-        rows = np.array([self._row.get(id_, -1) for id_ in ids], np.int64)
+        rows = self.ids.rows(ids)
         clicks, last_click, folded = (np.zeros(size, np.int64) for _ in range(3))
         counters = np.zeros((size, len(spec.half_lives_ms)), np.float32)
         a = np.zeros((size, *table.a.shape[1:]), np.float32)

@@ -20,9 +20,9 @@ from model.bundle_follower import BundleFollower
 from model.bundle_store import BundleStore
 from model.click import Click
 from model.forget_notes import leave_note
+from model.ids import is_nobody
 from model.settings.serving import ServingConfig
 from model.settings.updater import KafkaConnection
-from model.state import is_nobody
 from serving import metrics
 from serving.ab.ab_test import Experiment, Popularity
 from serving.ab.answer_ids import AnswerId
@@ -186,10 +186,9 @@ class Service:
     def query_ids(self, limit: int, prefix: str) -> Sequence[str]:
         """Ids of the bundle's queries, those with the latest clicks first; with a prefix, in the bundle's order."""
         table, known = self.snapshot.bundle.queries, self.snapshot.queries
-        rows: Iterable[int] = range(len(table.ids))
+        ids: Iterable[str] = table.ids
         if not prefix:
-            rows = np.argsort(-table.last_click, kind="stable").tolist()
-        ids = (table.ids[row] for row in rows)
+            ids = (table.ids[row] for row in np.argsort(-table.last_click, kind="stable").tolist())
         there = (id_ for id_ in ids if id_.startswith(prefix) and known.row(id_) is not None and not is_nobody(id_))
         return list(itertools.islice(there, limit))
 

@@ -6,7 +6,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 from feast import FeatureStore
@@ -42,12 +41,12 @@ def write_states(bundle: Bundle, offline: Place) -> None:
             | {
                 "a": list_column(table.a),
                 "folded": table.update_count,
-                "bundle": pa.repeat(bundle.version, len(table.ids)),
+                "bundle": pa.repeat(bundle.version, len(table)),
             },
         )
         if side == "query":
-            item_ids = np.array(bundle.items.ids, object)
-            write("query_history", ids | {"history": as_lists(table.recent_items, table.clicks, item_ids)})
+            history = as_lists(table.recent_items, table.clicks, bundle.items.ids)
+            write("query_history", ids | {"history": history})
 
 
 def prune_states(bundles: BundleStore, offline: Place) -> None:

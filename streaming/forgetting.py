@@ -147,13 +147,11 @@ def read_forgotten(connection: KafkaConnection) -> Listed:
 
 
 def without(bundle: Bundle, forgotten: Listed) -> Bundle:
-    """The bundle with the rows of those blanked whose moment lies in the stream since its cut, or it would come back
-    where the stream's record of it is gone."""
+    """The bundle without those whose moment lies in the stream since its cut, or it would come back where the stream's
+    record of it is gone."""
     known = [id_ for id_, one in forgotten.items() if one.in_state(bundle.manifest.offsets)]
     known = [id_ for id_, row in zip(known, bundle.queries.rows(known).tolist(), strict=True) if row >= 0]
     if not known:
         return bundle
-    queries = bundle.queries.copy()
-    queries.forget(known)
     log.info("forgotten bundle=%s queries=%d", bundle.version, len(known))
-    return dataclasses.replace(bundle, queries=queries)
+    return dataclasses.replace(bundle, queries=bundle.queries.without(known))

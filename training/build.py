@@ -66,9 +66,7 @@ def build_tables(
         if name == "query":
             rings = np.full((len(ids), card.history), -1, np.int32)
             rings = append(groups, items[:first], rings, np.zeros(len(ids), np.int64))
-            columns["recent_items"] = as_lists(
-                rings, groups.counts, np.arange(len(item_ids), dtype=np.int32), pa.int32()
-            )
+            columns["recent_items"] = as_lists(rings, groups.counts, None)
         else:
             columns["since"] = since
         sides.append(pa.table(columns))

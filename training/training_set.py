@@ -206,7 +206,7 @@ def _side(table: pa.Table, side: Side) -> tuple[EntityState, InputSpec]:
     profile = features.encode(spec, columns, len(table))
     counters = pc.list_flatten(_whole(table["counters"])).to_numpy(zero_copy_only=False)
     state = EntityState(
-        table["id"].to_pylist(),
+        table["id"],
         codes=profile.codes, numbers=profile.numbers, times=profile.times,
         clicks=table["clicks"].to_numpy(), last_click=table["last_click"].to_numpy(),
         counters=counters.reshape(len(table), len(spec.half_lives_ms)).astype(np.float32),

@@ -7,6 +7,7 @@ import torch
 
 from model.bundle import Bundle
 from model.features import InputSpec
+from model.ids import Ids
 from model.settings.model import DATConfig
 from training.dat import DAT
 from training.training_set import TrainingSet
@@ -35,9 +36,9 @@ def warm_start(model: DAT, data: TrainingSet, config: DATConfig, initial: Bundle
             if before is None or before.shape[1:] != weight.shape[1:]:
                 continue
             if name == "ids.weight":
-                _copy_rows(weight, before, _shared(ids, old_ids[: len(before) - 1]))
+                _copy_rows(weight, before, _shared(ids, old_ids, len(before) - 1))
             elif name == "recent.items.weight":
-                _copy_rows(weight, before, _shared(data.items.ids, initial.items.ids[: len(before) - 1]))
+                _copy_rows(weight, before, _shared(data.items.ids, initial.items.ids, len(before) - 1))
             elif name == "features.weight":
                 _copy_rows(weight, before, shared_values)
             elif before.shape == weight.shape and (same_inputs or not _reads_inputs(name)):
@@ -49,14 +50,14 @@ def _reads_inputs(name: str) -> bool:
     return name.split(".")[0] in ("shortcut", "dense_mean", "dense_std") or name.startswith("layers.0.")
 
 
-def _shared(ids: Sequence[str], old_ids: Sequence[str]) -> list[tuple[int, int]]:
+def _shared(ids: Sequence[str], old_ids: Ids, trained: int) -> list[tuple[int, int]]:
     """(new, old) rows of the embeddings of the ids that both have; the unknown id's first.
 
     Args:
-        old_ids: Those that have embeddings: a bundle's ids that came after its window have none, and are its last.
+        trained: How many of the old ids have embeddings: those that came after the bundle's window are its last.
     """
-    position = {name: row + 1 for row, name in enumerate(old_ids)}
-    return [(0, 0), *((row + 1, position[name]) for row, name in enumerate(ids) if name in position)]
+    old = enumerate(old_ids.rows(ids).tolist(), start=1)
+    return [(0, 0), *((row, before + 1) for row, before in old if 0 <= before < trained)]
 
 
 def _value_rows(spec: InputSpec) -> dict[tuple[str, str | None], int]:

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 
 from model.bundle import Bundle
-from model.state import ItemUpdate, QueryUpdate, is_nobody
+from model.ids import of_somebody
+from model.state import ItemUpdate, QueryUpdate
 from streaming.kafka.changelog import Change
 from streaming.kafka.partitioner import RowPartitions
 from streaming.stages import item_stage, query_stage
@@ -57,18 +58,17 @@ def latest(batches: list[pa.RecordBatch]) -> pa.RecordBatch | None:
 def seeds(bundle: Bundle, side: str, partition: int, homes: RowPartitions, size: int) -> Iterator[pa.RecordBatch]:
     """The bundle's rows whose ids are at home in a partition, those of ``size`` ids of the table at a time."""
     table = bundle.queries if side == "query" else bundle.items
-    item_ids = np.array(bundle.items.ids, object)
     for start in range(0, len(table.ids), size):
         rows = np.arange(start, min(start + size, len(table.ids)))
         rows = rows[homes(rows, table.ids) == partition]
-        rows = rows[np.array([not is_nobody(table.ids[row]) for row in rows.tolist()], bool)]
+        rows = rows[of_somebody(table.ids.take(rows))]
         if not len(rows):
             continue
         names = ("a", "update_count", "clicks", "counters", "last_click")
         values, every = {name: getattr(table, name)[rows] for name in names}, np.arange(len(rows))
         if side == "query":
             update = QueryUpdate(rows, recent_items=table.recent_items[rows], **values)
-            yield query_stage.changelog(update, table.ids, item_ids, every)
+            yield query_stage.changelog(update, table.ids, bundle.items.ids, every)
         else:
             step = item_stage.ItemStep(ItemUpdate(rows, **values), table.vectors[rows], table.as_of[rows], every)
             yield item_stage.changelog(step, table.ids, every)

@@ -3,6 +3,7 @@
 import numpy as np
 import pyarrow as pa
 
+from model.arrays import writable
 from model.bundle import Bundle
 from model.features import Inputs, dense
 from streaming.stages.arrow import flat
@@ -12,9 +13,10 @@ Array = np.ndarray
 
 
 class ItemReadings:
-    """Readings by item, from the bundle; grows by the items that training did not see.
+    """Readings by item, of the bundle and of items that training did not see.
 
-    Of a memory that reads p_v (``moving``), ``item-vectors`` has the later ones.
+    A reading does not move with the clicks, so those of the bundle's items are computed when they are asked for: no
+    table of all of them takes memory. Of a memory that reads p_v (``moving``), ``item-vectors`` has the later ones.
 
     Args:
         bundle: The model and its items.
@@ -23,51 +25,49 @@ class ItemReadings:
 
     def __init__(self, bundle: Bundle, profiles: Profiles):
         self._bundle, self._profiles = bundle, profiles
-        self._rows = {key: row for row, key in enumerate(bundle.items.ids)}
-        self._ids = np.array(bundle.items.ids, object)
+        self.ids, self._size = bundle.items.ids.copy(), len(bundle.items)
         self.moving = bundle.towers.reads_vectors
-        self._readings = np.array(bundle.items.vectors) if self.moving else self._of_bundle()
-        self._size = len(self._ids)
+        self._vectors = writable(bundle.items.vectors) if self.moving else None
+        self._later = np.empty((0, self.read(np.empty(0, np.int64)).shape[1]), np.float32)
 
-    @property
-    def ids(self) -> Array:
-        """[n] item ids (objects)."""
-        return self._ids[: self._size]
-
-    @property
-    def readings(self) -> Array:
-        """[n, X]."""
-        return self._readings[: self._size]
+    def read(self, rows: Array) -> Array:
+        """[N, X] what the memory reads of some items."""
+        known = rows < self._size
+        if known.all():
+            return self._of_bundle(rows)
+        readings = np.empty((len(rows), self._later.shape[1]), np.float32)
+        readings[known], readings[~known] = self._of_bundle(rows[known]), self._later[rows[~known] - self._size]
+        return readings
 
     def rows(self, ids: list[str], as_of_ms: int) -> Array:
         """Rows [N] of some items. Of a new one only its profile is read, at ``as_of_ms``."""
-        rows = np.fromiter((self._rows.get(key, -1) for key in ids), np.int64, len(ids))
+        rows = self.ids.rows(ids)
         if len(rows) and rows.min() < 0:
-            new = list(dict.fromkeys(key for key, row in zip(ids, rows.tolist(), strict=True) if row < 0))
-            self._add(new, self._first(new, as_of_ms))
-            rows = np.fromiter((self._rows[key] for key in ids), np.int64, len(ids))
+            new = list(dict.fromkeys(ids[k] for k in np.flatnonzero(rows < 0).tolist()))
+            self._put(new, self._first(new, as_of_ms))
+            rows = self.ids.rows(ids)
         return rows
 
     def update(self, rows: pa.RecordBatch) -> None:
         """Take over ``ITEM_STATE`` rows, of a memory that reads p_v."""
-        ids, vectors = rows["id"].to_pylist(), flat(rows["vector"], self._readings.shape[1])
-        at = np.fromiter((self._rows.get(key, -1) for key in ids), np.int64, len(ids))
-        known = at >= 0
-        self._readings[at[known]] = vectors[known]
-        if not known.all():
-            new = np.flatnonzero(~known)
-            self._add([ids[k] for k in new], vectors[new])
+        self._put(rows["id"].to_pylist(), flat(rows["vector"], self._later.shape[1]))
 
-    def _add(self, ids: list[str], readings: Array) -> None:
-        size = self._size + len(ids)
-        if size > len(self._ids):
-            room = max(size, len(self._ids) * 3 // 2) - len(self._ids)
-            self._ids = np.concatenate([self._ids, np.full(room, None, object)])
-            self._readings = np.concatenate([self._readings, np.zeros((room, self._readings.shape[1]), np.float32)])
-        self._ids[self._size : size] = ids
-        self._readings[self._size : size] = readings
-        self._rows.update(zip(ids, range(self._size, size), strict=True))
-        self._size = size
+    def _put(self, ids: list[str], readings: Array) -> None:
+        rows = self.ids.add(ids)
+        known, later = rows < self._size, len(self.ids) - self._size
+        if later > len(self._later):
+            room = max(later, len(self._later) * 3 // 2) - len(self._later)
+            self._later = np.concatenate([self._later, np.empty((room, self._later.shape[1]), np.float32)])
+        self._later[rows[~known] - self._size] = readings[~known]
+        if self._vectors is not None:
+            self._vectors[rows[known]] = readings[known]
+
+    def _of_bundle(self, rows: Array) -> Array:
+        if self._vectors is not None:
+            return self._vectors[rows]
+        items = self._bundle.items
+        inputs = Inputs(items.embedding_rows(rows), items.codes[rows], np.zeros((len(rows), 0), np.float32))
+        return self._bundle.towers.read(inputs, items.a[rows])
 
     def _first(self, ids: list[str], as_of_ms: int) -> Array:
         spec, config, n = self._bundle.manifest.item, self._bundle.manifest.config, len(ids)
@@ -76,8 +76,3 @@ class ItemReadings:
         fast = dense(spec, profile, np.zeros((n, len(spec.half_lives_ms)), np.float32), none, none, moment)
         augmented = np.zeros((n, config.item_state_dim), np.float32)
         return self._bundle.towers.read(Inputs(none, profile.codes, fast), augmented)
-
-    def _of_bundle(self) -> Array:
-        bundle, rows = self._bundle, np.arange(len(self._ids))
-        inputs = bundle.items.inputs(bundle.manifest.item, rows, np.full(len(rows), bundle.manifest.cut_ms))
-        return bundle.towers.read(inputs, bundle.items.a)

@@ -12,6 +12,7 @@ import pyarrow as pa
 from model.bundle import Bundle
 from model.features import Inputs, dense
 from model.folds import fold_items, item_vectors
+from model.ids import Ids
 from model.state import EntityState, ItemUpdate
 from streaming.kafka.records import ITEM_STATE, WEIGHT
 from streaming.stages.arrow import flat, group, lists
@@ -99,12 +100,12 @@ def recompute(rows: Array, state: EntityState, bundle: Bundle, now_ms: int, part
     return ItemStep(update, vectors, moment, partitions)
 
 
-def changelog(step_: ItemStep, ids: list[str], chosen: Array) -> pa.RecordBatch:
+def changelog(step_: ItemStep, ids: Ids, chosen: Array) -> pa.RecordBatch:
     """``ITEM_STATE`` of some of the values; ``ids`` names the rows."""
     update = step_.update
     return pa.record_batch(
         [
-            pa.array([ids[row] for row in update.rows[chosen].tolist()], pa.string()),
+            ids.take(update.rows[chosen]),
             lists(update.a[chosen]),
             pa.array(update.update_count[chosen]),
             pa.array(update.clicks[chosen]),

@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 
 from model.bundle import Bundle
 from model.folds import QueryFold
+from model.ids import Ids
 from model.recent_items import as_lists, from_lists
 from model.state import EntityState, QueryUpdate
 from streaming.clicks import Clicks
@@ -48,7 +49,7 @@ def step(clicks: Clicks, state: EntityState, profiles: NewProfiles, items: ItemR
     profiles.fill(state, rows)
     item_rows = items.rows(clicks.item_ids, int(clicks.times.max(initial=0)))
     fold = QueryFold(
-        state, rows, key, clicks.times, item_rows, items.readings[item_rows], bundle.towers.memory, manifest.query,
+        state, rows, key, clicks.times, item_rows, items.read(item_rows), bundle.towers.memory, manifest.query,
         manifest.config, bundle.items.trained, clicks.weights,
     )  # fmt: skip
     vectors = bundle.towers.query(*fold.before())[:, : manifest.config.signal_dim]
@@ -80,18 +81,22 @@ def joined(one: QueryUpdate, two: QueryUpdate) -> QueryUpdate:
 def signals(step_: QueryStep, items: ItemReadings, chosen: Array) -> pa.RecordBatch:
     """``SIGNALS`` of some of the batch's clicks, in order."""
     rows = pa.record_batch(
-        [pa.array(items.ids[step_.items[chosen]]), lists(step_.vectors[chosen]), pa.array(step_.times[chosen])],
+        [
+            items.ids.take(step_.items[chosen]).cast(pa.string()),
+            lists(step_.vectors[chosen]),
+            pa.array(step_.times[chosen]),
+        ],
         schema=SIGNALS,
     )
     weights = step_.weights[chosen]
     return rows if (weights == 1).all() else rows.append_column(WEIGHT, pa.array(weights, pa.float32()))
 
 
-def changelog(update: QueryUpdate, ids: list[str], item_ids: Array, chosen: Array) -> pa.RecordBatch:
+def changelog(update: QueryUpdate, ids: Ids, item_ids: Ids, chosen: Array) -> pa.RecordBatch:
     """``QUERY_STATE`` of some of the values; ``ids`` and ``item_ids`` name the rows of both sides."""
     return pa.record_batch(
         [
-            pa.array([ids[row] for row in update.rows[chosen].tolist()], pa.string()),
+            ids.take(update.rows[chosen]),
             lists(update.a[chosen]),
             pa.array(update.update_count[chosen]),
             pa.array(update.clicks[chosen]),
@@ -107,7 +112,8 @@ def restore(batch: pa.RecordBatch, state: EntityState, items: ItemReadings) -> Q
     """The values of a changelog record. A query without clicks was forgotten: its row is another's from then on."""
     state.forget(batch["id"].filter(pc.equal(batch["clicks"], 0)).to_pylist())
     clicks, history = batch["clicks"].to_numpy(zero_copy_only=False), batch["history"]
-    item_rows = items.rows(history.flatten().to_pylist(), 0)
+    names = history.flatten().dictionary_encode()  # records tell of few items, many times
+    item_rows = items.rows(names.dictionary.to_pylist(), 0)[names.indices.to_numpy()]
     return QueryUpdate(
         rows=state.add(batch["id"].to_pylist()),
         a=flat(batch["a"], state.a.shape[1]),

@@ -120,7 +120,7 @@ class QueryStage:
 
     def _take(self, timeout_ms: int = 0) -> None:
         for rows in self._item_vectors.poll(timeout_ms) if self._item_vectors else ():
-            finite_rows = np.isfinite(flat(rows["vector"], self.items.readings.shape[1])).all(axis=1)
+            finite_rows = np.isfinite(flat(rows["vector"], self.bundle.items.vectors.shape[1])).all(axis=1)
             self.items.update(rows if finite_rows.all() else rows.filter(pa.array(finite_rows)))
 
     def start_offset(self, partition: int) -> int:

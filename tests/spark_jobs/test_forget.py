@@ -17,9 +17,9 @@ from model.bundle import Bundle
 from model.bundle_store import BundleStore
 from model.forget_notes import leave_note, taken_notes
 from model.forgetting import Forgotten
+from model.ids import is_nobody
 from model.settings.night import Rules
 from model.shared_bundles import SharedBundles
-from model.state import is_nobody
 from spark_jobs import forget, forgotten, lake
 from spark_jobs.forget import rewrite
 from spark_jobs.forgotten import known, learn, take_notes

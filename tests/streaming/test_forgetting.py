@@ -12,8 +12,9 @@ from kafka.admin import KafkaAdminClient
 from feature_repo.store import open_store
 from model.click import Click, ClickValidator, Forget, InvalidClick, Record
 from model.forgetting import Forgotten, remembered
+from model.ids import is_nobody
 from model.partitioner import partitions_of
-from model.state import EntityState, is_nobody
+from model.state import EntityState
 from serving.redis_reader import RedisReader
 from streaming.forgetting import ForgetWriter, read_forgotten, without
 from streaming.kafka.records import UnknownFormat

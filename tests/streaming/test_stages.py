@@ -162,7 +162,7 @@ def test_the_mimic_step_is_one_sgd_step_of_equation_2(store):
     bundle, (click,) = tiny_bundle(config=config), some_clicks(1, queries=1, new=0)
     side = Side(bundle, store)
     side.queries.update_count[0] = 100  # past the first clicks, whose steps are larger
-    p_v = torch.tensor(side.vectors.readings[side.vectors.rows([click.item_id], 0)[0]])
+    p_v = torch.tensor(side.vectors.read(side.vectors.rows([click.item_id], 0))[0])
     for m, alpha in enumerate(alphas):
         a_u = torch.tensor(bundle.queries.a[0].reshape(2, -1)[m], requires_grad=True)
         (gradient,) = torch.autograd.grad((a_u - p_v.detach()).pow(2).sum(), a_u)
@@ -189,7 +189,7 @@ def test_new_ids_share_the_unknown_row_and_have_their_profile(store):
     zero = np.zeros(1, np.int64)
     fast = dense(bundle.manifest.item, profile, np.zeros((1, 3), np.float32), zero, zero, np.array([CUT_MS]))
     expected = bundle.towers.read(Inputs(zero, profile.codes, fast), np.zeros_like(bundle.items.a[:1]))
-    np.testing.assert_allclose(side.vectors.readings[row], expected, atol=1e-6)
+    np.testing.assert_allclose(side.vectors.read(row), expected, atol=1e-6)
 
 
 def test_state_survives_the_changelog(store):
