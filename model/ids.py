@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 Array = np.ndarray
 _NOBODY = "dat-forgotten "
 _AT_ONCE = 1 << 16  # of so many ids at a time strings are made
+_FEW = 4  # ids that are found sooner one by one
 _SHORT = 1 << 31  # bytes that 32-bit offsets reach
 
 
@@ -135,6 +136,8 @@ class _Column:
 
     def rows(self, ids: list[str]) -> Array:
         """[N] rows of some ids; −1 for those that are not known."""
+        if len(ids) <= _FEW:
+            return np.fromiter(map(self._row, ids), np.int64, len(ids))
         rows, asked = np.full(len(ids), -1, np.int64), np.fromiter(ids, object, len(ids))
         hashes, order = self._index or self._sorted()
         wanted = _hashes(ids)
@@ -151,6 +154,16 @@ class _Column:
             same = self.names.take(pa.array(found)).to_numpy(zero_copy_only=False) == asked[left]
             rows[left[same]] = found[same]
             left, at = left[~same], at[~same] + 1
+
+    def _row(self, id_: str) -> int:
+        hashes, order = self._index or self._sorted()
+        wanted = _hashes([id_])[0]
+        at = int(hashes.searchsorted(wanted))
+        while at < len(hashes) and hashes[at] == wanted:
+            if self.names[int(order[at])].as_py() == id_:
+                return int(order[at])
+            at += 1
+        return -1
 
     def _sorted(self) -> tuple[Array, Array]:
         """The hashes in order [n], and the row of each."""
