@@ -30,7 +30,7 @@ class FeatureNames:
 
     query: what the query tower reads, and whether the catalogue knows the query · item: all of the catalogue.
     types: of the catalogue's features of items, as Arrow has them ·
-    texts: item features that are shown to people and read by no tower, the card's first (the title) first.
+    texts: item features that are text and read by no tower, the card's first (the title) first.
     """
 
     def __init__(self, store: FeatureStore):
@@ -46,7 +46,7 @@ class FeatureNames:
         self.types = {field.name: feast_value_type_to_pa(field.dtype.to_value_type()) for field in view.features}
         profile = list(self.types)
         self.item = [f"item_profile:{name}" for name in profile]
-        self.texts = [name for name in profile if name not in read]
+        self.texts = [name for name, type_ in self.types.items() if type_ == pa.string() and name not in read]
 
 
 class SdkReader:
@@ -65,8 +65,11 @@ class NotAFeature(ValueError):
     """A feature has no such name, or no such value. The message says which, and what there is."""
 
 
-def checked(given: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> dict[str, Any]:
+def checked(given: Mapping[str, Any], types: Mapping[str, pa.DataType], where: str = "body") -> dict[str, Any]:
     """An item's features as the catalogue has them: those that are None are left out.
+
+    Args:
+        where: They stand, for the message.
 
     Raises:
         NotAFeature: the catalogue has no such feature, or the value is not of its type.
@@ -80,7 +83,7 @@ def checked(given: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> dict[
     for name, value in given.items():
         if name not in types or name == "known":
             there = ", ".join(known for known in types if known != "known") or "none"
-            raise NotAFeature(f"features.{name}: the catalogue has no such feature; there are: {there}")
+            raise NotAFeature(f"{where}.features.{name}: the catalogue has no such feature; there are: {there}")
         if value is None:
             continue
         type_ = types[name]
@@ -89,7 +92,7 @@ def checked(given: Mapping[str, Any], types: Mapping[str, pa.DataType]) -> dict[
         values = value if several and isinstance(value, list) else [value]
         good = all(isinstance(one, kind) and not isinstance(one, bool) and _fits(one) for one in values)
         if several is not isinstance(value, list) or not good:
-            raise NotAFeature(f"features.{name}: must be {f'a list, each {what}' if several else what}")
+            raise NotAFeature(f"{where}.features.{name}: must be {f'a list, each {what}' if several else what}")
         features[name] = value
     return features
 

@@ -61,7 +61,7 @@ class ApiKey(SettingsPart):
     key: SecretStr = Field(min_length=8)
     scopes: frozenset[Scope] = frozenset({"read", "click"})
     """``read``: answers and the catalogue · ``click``: post clicks and impressions · ``history``: whose ids there are
-    and what they clicked · ``operate``: items, status, metrics, forgetting. A key in a web page needs the first two."""
+    and what they clicked · ``operate``: items, metrics, forgetting. A key in a web page needs the first two."""
     per_second: float | None = Field(default=None, gt=0)
     """Requests a second, over which it is refused for a moment; by default ``requests_per_second``."""
 

@@ -1,7 +1,7 @@
 """Answers as JSON, written by hand: a model of a hundred items costs more to build than to compute."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from json.encoder import encode_basestring as quoted
 from typing import NamedTuple
 
@@ -17,9 +17,16 @@ class Detail(NamedTuple):
 
 
 def as_json(
-    answer: Answer, answer_id: str, details: Sequence[Detail] | None = None, next_page: str | None = None
+    answer: Answer,
+    answer_id: str,
+    details: Sequence[Detail] | None = None,
+    page: Mapping[str, str | None] | None = None,
 ) -> bytes:
-    """An answer in the form of :class:`serving.http.schemas.RetrieveOut`."""
+    """An answer in the form of :class:`serving.http.schemas.RetrieveOut`.
+
+    Args:
+        page: Its ``next``, if pages are asked for.
+    """
     pairs = zip(answer.items, answer.scores, strict=True)
     if details is None:
         items = [f'{{"item_id":{quoted(item)},"score":{score!r}}}' for item, score in pairs]
@@ -39,9 +46,8 @@ def as_json(
         "reached": answer.reached,
         "waited_ms": answer.waited_ms,
         "took_ms": answer.took_ms,
+        **(page or {}),
     }
-    if next_page is not None:
-        rest["next"] = next_page
     head = f'{{"answer_id":"{answer_id}","query_id":{quoted(answer.query_id)},"bundle":"{answer.snapshot.version}"'
     text = f'{head},"items":[{",".join(items)}],{json.dumps(rest, separators=(",", ":"))[1:]}'
     return text.encode(errors="backslashreplace")

@@ -66,10 +66,11 @@ async def finish(service: Service, answer: Answer, ask: Ask, options: schemas.Re
     )
     if ask.shown:
         service.impressions.note(AnswerId.parse(answer_id).impression(answer.query_id, answer.items))
-    next_page = None
-    if (options.paged or options.next) and len(answer.items) == ask.n:
-        next_page = token_of([*(shown_by(options.next) if options.next else ()), *answer.items])
-    return as_json(answer, answer_id, await _details(service, answer) if ask.details else None, next_page)
+    page = {}
+    if options.paged or options.next:
+        shown = [*(shown_by(options.next) if options.next else ()), *answer.items]
+        page["next"] = token_of(shown) if len(answer.items) == ask.n else None
+    return as_json(answer, answer_id, await _details(service, answer) if ask.details else None, page)
 
 
 async def _details(service: Service, answer: Answer) -> list[Detail]:

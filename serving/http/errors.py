@@ -106,11 +106,14 @@ def handle_errors(app: FastAPI) -> None:
             headers |= {"Allow": ", ".join(fits)} if fits else {}
         return error(problem.status_code, code, str(problem.detail), headers=headers)
 
+    @app.exception_handler(NotAnAnswerId)
+    async def no_answer_id(_: Request, problem: NotAnAnswerId) -> JSONResponse:
+        return error(422, "not-valid", f"body.answer_id: {problem}.")
+
     says(NotValid, 422, "not-valid")
     says(NotAFeature, 422, "not-valid")
     says(UnknownName, 422, "unknown-name")
     says(NoSuchClick, 422, "not-valid")
-    says(NotAnAnswerId, 422, "not-valid")
     says(NotFound, 404, "not-found")
     says(Overloaded, 503, "busy", 1)
     says(Closed, 503, "stopping", 5)

@@ -112,6 +112,7 @@ class Gate:
             if method == "HEAD":
                 scope = {**scope, "method": "GET"}
             if method in ("POST", "PUT", "PATCH"):
+                _check_encoding(headers)
                 receive = self._bounded(headers, receive)
             await self._app(scope, receive, sending)
         except Refused as refused:
@@ -266,6 +267,16 @@ def _check_path(scope: Scope) -> None:
         unquote_to_bytes(scope["raw_path"]).decode()
     except UnicodeDecodeError:
         raise Refused(422, "not-valid", "path: is not UTF-8, percent-encoded.") from None
+
+
+def _check_encoding(headers: dict[bytes, bytes]) -> None:
+    """Raises:
+    Refused: the body is compressed, and so is not bounded by its size.
+    """
+    encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
+    if encoding.strip().lower() != "identity":
+        told = f"body: the Content-Encoding {encoding[:100]!r} is not read; send it without."
+        raise Refused(422, "not-valid", told)
 
 
 _ID = re.compile(rb"[\w.:@/+=-]{1,128}")

@@ -43,10 +43,16 @@ def item_routes(service: Service) -> APIRouter:
                 raise NotWritten("it is written, and this process has not read it yet; send it again to be sure")
             await asyncio.sleep(0.005)
 
-    def record(body: schemas.ItemPut) -> ItemRecord:
+    def before(item_id: str) -> ItemRecord:
+        if not records.caught_up:
+            raise NotWritten("the service has not read yet what was said of items before; send it again in a moment")
+        return records.get(item_id)
+
+    def record(item_id: str, body: schemas.ItemPut, where: str = "body") -> ItemRecord:
         given = body.model_dump(exclude={"features", "item_id"})
-        features = None if body.features is None else checked(body.features, service.store.names.types)
-        return ItemRecord(features=features, **given)
+        if body.features is None:  # the store has lost what the catalogue says to what was said
+            return ItemRecord(features=before(item_id).features, **given)
+        return ItemRecord(features=checked(body.features, service.store.names.types, where), **given)
 
     async def show(item_id: str) -> schemas.ItemOut:
         corpus = service.snapshot.corpus
@@ -78,8 +84,8 @@ def item_routes(service: Service) -> APIRouter:
 
     @router.put("/items/{item_id:text}", response_model=schemas.ItemOut)
     async def put_item(item_id: PathId, body: schemas.ItemPut) -> schemas.ItemOut:
-        """Say all of an item: what is left out is as if nothing had been said. It counts when this returns."""
-        await say({item_id: record(body)})
+        """Say all of an item. Features that are left out stay; all else that is left out is as never said."""
+        await say({item_id: record(item_id, body)})
         return await show(item_id)
 
     @router.patch("/items/{item_id:text}", response_model=schemas.ItemOut)
@@ -87,26 +93,25 @@ def item_routes(service: Service) -> APIRouter:
         """Say something else of an item: what is left out stays. A feature that is null is taken away."""
         said = body.model_dump(exclude_unset=True, exclude={"features"})
         given = {name: value for name, value in said.items() if value is not None or name == "expires_at"}
-        if not records.caught_up:
-            raise NotWritten("the service has not read yet what was said of items before; send it again in a moment")
-        before = records.get(item_id)
+        old = before(item_id)
         if body.features is not None:
-            known = before.features if before.features is not None else await catalogue.item(item_id)
+            known = old.features if old.features is not None else await catalogue.item(item_id)
             merged: dict[str, Any] = {name: value for name, value in known.items() if name != "known"} | body.features
             given["features"] = checked(merged, service.store.names.types)
-        await say({item_id: before.model_copy(update=given)})
+        await say({item_id: old.model_copy(update=given)})
         return await show(item_id)
 
     @router.delete("/items/{item_id:text}", response_model=schemas.Accepted)
     async def delete_item(item_id: PathId) -> schemas.Accepted:
         """Never show it again, whatever is clicked or trained, until it is PUT anew."""
-        await say({item_id: ItemRecord(deleted=True)})
+        await say({item_id: ItemRecord(features=records.get(item_id).features, deleted=True)})
         return schemas.Accepted(status="deleted")
 
     @router.post("/items", response_model=schemas.Accepted)
     async def put_items(body: schemas.ItemsIn) -> schemas.Accepted:
-        """PUT of up to 1,000 items."""
-        await say({item.item_id: record(item) for item in body.items})
+        """PUT of up to 1,000 items. Of one that is repeated the last counts."""
+        said = {item.item_id: record(item.item_id, item, f"body.items.{k}") for k, item in enumerate(body.items)}
+        await say(said)
         return schemas.Accepted(status="written")
 
     @router.get("/categories")

@@ -15,6 +15,7 @@ from serving.service import Service
 
 _KEEP_ALIVE_S = 60  # clients that keep connections for less never take up one that is being closed
 _FRAMING = 10  # times the largest body: as much as it may be on the wire, in chunks of a few bytes
+_LONGEST_URL = 65_535  # that the parser splits; beyond it the parser says no more than that something is wrong
 _END_S = 3  # for requests that are still under way when the door is closed
 
 
@@ -56,6 +57,8 @@ class TimedProtocol(HttpToolsProtocol):
         super().on_headers_complete()
 
     def send_400_response(self, msg: str) -> None:
+        if len(getattr(self, "url", b"")) > _LONGEST_URL:
+            self._say(431, "too-large", f"The URL must not be longer than {_LONGEST_URL} bytes.")
         self._say(400, "not-http", "This is not a request in HTTP.")
 
     def _wait(self) -> None:

@@ -2,6 +2,7 @@
 
 import base64
 import functools
+import gzip
 import json
 import re
 import socket
@@ -15,6 +16,7 @@ from model.settings.serving import ApiKey
 from serving.ab.answer_ids import AnswerId, NotAnAnswerId
 from serving.ab.impressions import read_clicks, read_impressions
 from serving.features import NotAFeature, checked
+from serving.http.pages import LONGEST
 from tests.serving.conftest import Running
 from tests.serving.test_limits import serving
 
@@ -254,6 +256,24 @@ def test_a_connection_that_brings_more_than_a_request_may_have_is_closed(running
     # The largest body's size for a head, ten times that for all; the rest lay in the sockets' buffers.
     assert taken < 15
     assert running.client.get("/healthz").status_code == 200
+
+
+def test_a_url_that_the_server_cannot_read_is_too_large_and_a_pages_longest_token_is_not(running: Running):
+    """The parser splits 64 kB; what was longer was called no HTTP."""
+    _, said = flood(
+        running, b"GET /v1/retrieve?query_id=q0&next=" + b"x" * 66_000 + b" HTTP/1.1\r\nHost: x\r\n\r\n", b"", 0
+    )
+    assert said.startswith(b"HTTP/1.1 431") and b"URL" in said
+    assert "next" in refused(running.client.get("/v1/retrieve", params={"query_id": "q0", "next": "x" * LONGEST}))
+
+
+def test_a_compressed_body_and_a_wrong_answer_id_are_refused_by_name(running: Running):
+    packed = gzip.compress(json.dumps(CLICK).encode())
+    headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
+    assert "Content-Encoding" in refused(running.client.post("/v1/clicks", content=packed, headers=headers))
+    same = headers | {"Content-Encoding": "Identity"}
+    assert running.client.post("/v1/clicks", content=json.dumps(CLICK), headers=same).status_code == 202
+    assert refused(running.client.post("/v1/clicks", json={**CLICK, "answer_id": "x"})).startswith("body.answer_id: ")
 
 
 def test_a_head_that_is_too_large_is_refused_and_one_with_a_long_list_is_not(running: Running):

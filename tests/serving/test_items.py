@@ -4,6 +4,7 @@ import time
 
 import pytest
 
+from serving.features import SdkWriter
 from serving.service import Service
 from tests.serving.conftest import PATIENT, Running, http, serve_http
 from tests.tiny import tiny_bundle, tiny_store
@@ -44,6 +45,37 @@ def test_an_item_with_features_is_found_without_a_click_and_filters_see_it(runni
     assert recommended(running, category="noir") == ["brand-new"]
     assert running.client.delete("/v1/items/brand-new").status_code == 200
     assert recommended(running, category="noir") == []
+
+
+def test_a_put_without_features_leaves_those_that_were_said_in_every_process(running: Running, tmp_path):
+    """The store had the catalogue's, until others were said: a process that starts later would know others."""
+    said = {"title": "Renamed", "genres": ["renamed"]}
+    running.client.patch("/v1/items/i9", json={"features": said})
+    for put in ({}, {"hidden": True}):
+        assert running.client.put("/v1/items/i9", json=put).json()["title"] == "Renamed"
+    running.client.delete("/v1/items/i9")
+    bulk = [{"item_id": "i9", "features": said | {"genres": ["again"]}}, {"item_id": "i9"}]
+    running.client.post("/v1/items", json={"items": bulk})
+    later = Service(running.bundle, running.store, running.kafka, tmp_path, PATIENT)
+    with serve_http(later, running.store, running.bundle, running.kafka) as other:
+        other.wait(lambda: other.service.items.caught_up)
+        assert recommended(other, category="renamed") == recommended(running, category="renamed") == ["i9"]
+
+
+def test_an_item_whose_catalogue_has_no_title_has_none(running: Running):
+    """It was called by the mark that the catalogue knows it."""
+    SdkWriter(running.store).write({"i65": {"genres": ["untitled"]}})
+    told = running.client.get("/v1/items/i65")
+    assert told.status_code == 200 and told.json()["title"] is None, told.text
+    listed = running.client.get("/v1/retrieve?query_id=q1&n=100&details=true&pinned=i65").json()["items"]
+    assert all(item["title"] is None or isinstance(item["title"], str) for item in listed)
+
+
+def test_a_wrong_feature_of_one_of_many_items_says_whose_it_is_and_none_is_written(running: Running):
+    items = [{"item_id": "one-good", "features": {"genres": ["x"]}}, {"item_id": "one-bad", "features": {"genres": 5}}]
+    reply = running.client.post("/v1/items", json={"items": items})
+    assert reply.status_code == 422 and reply.json()["message"].startswith("body.items.1.features.genres: ")
+    assert running.client.get("/v1/items/one-good").status_code == 404
 
 
 def test_many_items_at_once(running: Running):

@@ -146,7 +146,7 @@ def test_pages_hold_nothing_twice_and_end_where_everything_was_shown(running: Ru
     whole = ids(running.client.get("/v1/retrieve?query_id=q3&n=100"))
     reply = running.client.get("/v1/retrieve?query_id=q3&n=9&paged=true")
     pages = [ids(reply)]
-    while token := reply.json().get("next"):
+    while token := reply.json()["next"]:
         reply = running.client.get("/v1/retrieve", params={"query_id": "q3", "n": 9, "next": token})
         pages.append(ids(reply))
     assert [item for page in pages for item in page] == whole
