@@ -65,6 +65,7 @@ def updater(
     from streaming.bundle_runtime import STAGES
     from streaming.contract import check_services
     from streaming.kafka.topics import create_topics
+    from streaming.metrics import CannotListen
     from streaming.updater import UpdaterError, run_updater
 
     store = open_store(settings.home, settings.redis)
@@ -77,6 +78,8 @@ def updater(
                 ready=lambda: print(f"updating {chosen.version}: {stage}, Kafka at {config.bootstrap}", flush=True),
                 shelf=shelf if bundle is None else None, follower=follower if bundle is None else None,
             )  # fmt: skip
+    except CannotListen as error:
+        raise UpdaterError(f"{error}: end what uses it, or choose another with --metrics-port") from error
     except KafkaError as error:
         raise UpdaterError(
             f"Kafka at {config.bootstrap} does not answer ({kafka_cause(error)}): start it, or give --bootstrap"

@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from feature_repo.limits import EARLIEST_MS, ID_LENGTH, LATEST_MS
+from feature_repo.limits import EARLIEST_MS, ID_LENGTH, LATEST_MS, NOT_A_TIME
 from model.partitioner import Partitioner, partitions_of
 
 Id = Field(min_length=1, max_length=ID_LENGTH)
@@ -107,8 +107,8 @@ class ClickValidator:
         except ValidationError as error:
             try:
                 read = Forget.model_validate_json(value or b"")
-            except ValidationError:
-                return _invalid(error)
+            except ValidationError as other:
+                return _invalid(other if b'"forget_before"' in (value or b"") and _is_object(other) else error, value)
         time = read.event_time if isinstance(read, Click) else read.forget_before
         ahead = time - timestamp_ms
         if ahead > self.clock_skew_ms and timestamp_ms > 0:  # very old formats have no timestamp
@@ -119,8 +119,19 @@ class ClickValidator:
         return read
 
 
-def _invalid(error: ValidationError) -> InvalidClick:
+_TIMES = {"event_time", "forget_before"}
+
+
+def _is_object(error: ValidationError) -> bool:
+    return all(one["loc"] for one in error.errors(include_input=False, include_url=False))
+
+
+def _invalid(error: ValidationError, value: bytes | None) -> InvalidClick:
     first = error.errors(include_input=False, include_url=False)[0]
+    if not value:
+        return InvalidClick("json", "not JSON: the record has no value")
     if first["type"] == "json_invalid":
         return InvalidClick("json", f"not JSON: {first['msg']}")
-    return InvalidClick("field", f"{'.'.join(str(part) for part in first['loc']) or 'click'}: {first['msg']}")
+    wrong_time = first["type"] != "missing" and first["loc"] and first["loc"][0] in _TIMES
+    what = NOT_A_TIME if wrong_time else first["msg"]
+    return InvalidClick("field", f"{'.'.join(str(part) for part in first['loc']) or 'click'}: {what}")

@@ -44,11 +44,15 @@ class _Quiet(WSGIRequestHandler):
         """Not a line a scrape."""
 
 
+class CannotListen(RuntimeError):
+    """The address cannot be had. The message says which and why."""
+
+
 def serve(host: str, port: int, alive: Callable[[], bool], ready: Callable[[], bool]) -> WSGIServer:
     """Answer ``/metrics``, ``/healthz`` and ``/readyz`` until ``.shutdown()``; port 0 takes a free one.
 
     Raises:
-        OSError: the port is taken.
+        CannotListen: the port is taken.
     """
     metrics = make_wsgi_app()
 
@@ -64,6 +68,9 @@ def serve(host: str, port: int, alive: Callable[[], bool], ready: Callable[[], b
         start("200 OK" if good else "503 Service Unavailable", [("Content-Type", "text/plain")])
         return [b"ok\n" if good else b"not yet\n"]
 
-    server = make_server(host, port, answer, handler_class=_Quiet)
+    try:
+        server = make_server(host, port, answer, handler_class=_Quiet)
+    except (OSError, OverflowError) as error:
+        raise CannotListen(f"cannot listen on {host}:{port} ({getattr(error, 'strerror', error)})") from error
     threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
     return server

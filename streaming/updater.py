@@ -60,12 +60,12 @@ def run_updater(
     updater = _Updater(store, config, stop, stages, feast_sink, published)
     server = None
     try:
+        if config.metrics_port is not None:  # before a group is joined: the port may be taken
+            server = metrics.serve(config.metrics_host, config.metrics_port, updater.alive, updater.ready)
         updater.start(bundle)
         if follower is not None:
             metrics.BUNDLES_OK.set_function(lambda: float(follower.error is None))
             follower.start()
-        if config.metrics_port is not None:
-            server = metrics.serve(config.metrics_host, config.metrics_port, updater.alive, updater.ready)
         while not stop.wait(0.05) and not updater.ready():
             pass
         if ready and not stop.is_set():
@@ -116,11 +116,11 @@ class _Updater:
         return self._current
 
     def alive(self) -> bool:
-        return self._serving.alive
+        return self._current is None or self._current.alive
 
     def ready(self) -> bool:
         """Whether clicks get through: all state is restored, no error repeats, and what waits is worked on."""
-        return self._serving.ready and self._monitor.flowing
+        return self._current is not None and self._current.ready and self._monitor.flowing
 
     def end(self) -> None:
         self._monitor.end()

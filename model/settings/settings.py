@@ -1,12 +1,14 @@
 """The one settings object: defaults, then ``dat.toml``, then files of secrets, then ``DAT_*`` in the environment, then
 the command line."""
 
+import difflib
 import os
+import tomllib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError, field_validator, model_validator
+from pydantic import BaseModel, ValidationError, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 from pydantic_settings import (
     BaseSettings,
@@ -15,6 +17,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
+from pydantic_settings.exceptions import SettingsError as NoSecrets
 
 from feature_repo.card import CardError, DatasetCard, load_card
 from feature_repo.home_url import as_url, is_url, on_this_machine, own_folder
@@ -109,6 +112,13 @@ class Settings(BaseSettings):
     def _a_folder(cls, given: Any) -> Any:
         return _here(given)
 
+    @field_validator("redis")
+    @classmethod
+    def _an_address(cls, given: str | None) -> str | None:
+        if given and "://" in given:
+            raise PydanticCustomError("redis", "is written without a scheme: host:port[,password=…]")
+        return given or None
+
     @field_validator("bundles")
     @classmethod
     def _a_store(cls, given: str | None) -> str | None:
@@ -180,13 +190,56 @@ def load_settings(**given: Any) -> Settings:
         SettingsError: a value is not valid; the message says which.
     """
     given = {name: value for name, value in given.items() if value is not None}
-    bootstrap = given.pop("bootstrap", None)
+    if bootstrap := given.pop("bootstrap", None):
+        given["updater"] = {"bootstrap": bootstrap}
+    _check_environment()
     try:
-        settings = Settings(**given)
+        return Settings(**given)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"]) or "home"
-        raise SettingsError(f"the setting {where}: {first['msg']}") from None
-    if bootstrap:
-        settings = settings.model_copy(update={"updater": settings.updater.model_copy(update={"bootstrap": bootstrap})})
-    return settings
+        told = _no_such(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
+        raise SettingsError(f"the setting {where}: {told}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise SettingsError(f"dat.toml is not TOML in UTF-8: {error}") from None
+    except NoSecrets as error:
+        raise SettingsError(f"{SECRETS_DIR}: {error}") from None
+
+
+def _no_such(loc: tuple[str | int, ...]) -> str:
+    """What to say of a setting that there is not."""
+    part: Any = Settings
+    for name in loc[:-1]:
+        field = getattr(part, "model_fields", {}).get(name)
+        part = field.annotation if field else None
+    known = part.model_fields if isinstance(part, type) and issubclass(part, BaseModel) else {}
+    like = difflib.get_close_matches(str(loc[-1]), known, 3)
+    return "there is no such setting" + (f"; there is {', '.join(like)}" if like else "")
+
+
+def _check_environment() -> None:
+    """pydantic-settings passes over a name of the environment whose first part it does not know. Not all of them are
+    ours, Kubernetes' of services are none: refused are those that are meant to be.
+
+    Raises:
+        SettingsError: a name that is nearly one of a setting.
+    """
+    parts = {name: field.annotation for name, field in Settings.model_fields.items()}
+    ours = {f"DAT_{name}".upper() for name in parts}
+    deeper = {
+        f"DAT_{part}__{name}".upper()
+        for part, kind in parts.items()
+        if isinstance(kind, type) and issubclass(kind, BaseModel)
+        for name in kind.model_fields
+    }
+    by_one = {name.replace("__", "_"): name for name in deeper}
+    for given in sorted(os.environ):
+        name = given.upper()
+        first = name.partition("__")[0]
+        theirs = not name.startswith("DAT_") or os.environ[given].startswith(("tcp://", "udp://"))
+        if theirs or first in ours or name == SECRETS_DIR:
+            continue
+        like = difflib.get_close_matches(first, ours, 1, 0.87)
+        meant = by_one.get(name) or (like[0] + name.removeprefix(first) if like else None)
+        if meant or "__" in name:
+            raise SettingsError(f"{given} in the environment names no setting" + (f": {meant} does" if meant else ""))

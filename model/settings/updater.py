@@ -2,10 +2,12 @@
 
 import importlib
 import json
+import re
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
+from pydantic_core import PydanticCustomError
 
 from model.partitioner import Partitioner
 from model.settings.part import SettingsPart
@@ -69,6 +71,14 @@ class KafkaConnection(SettingsPart):
     partitioner: Partitioner = "murmur2"
     """What assigns clicks to partitions in your producers. A click in another partition than its key's is a dead
     letter, since its query's other clicks may be another worker's."""
+
+    @field_validator("bootstrap")
+    @classmethod
+    def _brokers(cls, given: str) -> str:
+        brokers = [broker.strip() for broker in given.split(",")]
+        if not all(re.fullmatch(r"(\[[^\s/\]]+\]|[^\s/:\[\]]+)(:[0-9]{1,5})?", broker) for broker in brokers):
+            raise PydanticCustomError("brokers", "is a list of brokers, host:port[,host:port], without a scheme")
+        return ",".join(brokers)
 
     @property
     def client(self) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from starlette.convertors import Convertor, register_url_convertor
 from starlette.exceptions import HTTPException
 from starlette.routing import Match, Mount
 
+from feature_repo.limits import NOT_A_TIME
 from serving.ab.answer_ids import NotAnAnswerId
 from serving.batcher import Closed, NoSuchClick, Overloaded
 from serving.click_producer import NotWritten, TooManyClicks
@@ -36,6 +37,7 @@ class _Text(Convertor[str]):
 
 register_url_convertor("text", _Text())
 PathId = Annotated[str, InPath(min_length=1, max_length=256)]
+_TIMES = ("at", "event_time", "expires_at")
 _METHODS = ("DELETE", "GET", "PATCH", "POST", "PUT")
 ERRORS: dict[int | str, dict[str, Any]] = {
     status: {"model": schemas.ErrorOut, "description": text}
@@ -87,7 +89,9 @@ def handle_errors(app: FastAPI) -> None:
             given = request.headers.get("content-type", "none")
             return error(422, "not-valid", f"body: the Content-Type must be application/json; it is {given[:100]}.")
         where = ".".join(str(part) for part in first["loc"])
-        return error(422, "not-valid", f"{where}: {first['msg'].removeprefix('Value error, ')}")
+        out_of_range = first["type"] in ("greater_than_equal", "less_than") and first["loc"][-1] in _TIMES
+        told = NOT_A_TIME if out_of_range else first["msg"].removeprefix("Value error, ")
+        return error(422, "not-valid", f"{where}: {told}")
 
     @app.exception_handler(HTTPException)
     async def refused(request: Request, problem: HTTPException) -> JSONResponse:

@@ -23,13 +23,64 @@ def test_a_setting_comes_from_the_file_the_environment_goes_over_it_and_an_optio
         ("[night]\nnegatives = 0\n", "night.negatives"),
         ("[night]\nnegative = 4\n", "night.negative"),
         ('[updater]\ngroup_prefix = "shop"\n', "the setting updater: group_prefix is called prefix now"),
+        ("[serving.index]\nprobs = 4\n", "serving.index.probs: there is no such setting; there is probes"),
+        ("[night\n", "dat.toml is not TOML"),
+        ('redis = "redis://redis:6379"\n', "redis: is written without a scheme"),
+        ('[updater]\nbootstrap = "http://kafka:9092"\n', "updater.bootstrap: is a list of brokers"),
+        ('[updater]\nbootstrap = "kafka:9092,"\n', "updater.bootstrap: is a list of brokers"),
     ],
-    ids=["a value that it cannot have", "a name that there is not", "a name of before"],
+    ids=[
+        "a value that it cannot have",
+        "a name that there is not",
+        "a name of before",
+        "a name that is like another",
+        "no TOML",
+        "Redis by URL",
+        "Kafka by URL",
+        "one comma too many",
+    ],
 )
 def test_a_mistake_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "dat.toml").write_text(text)
     with pytest.raises(SettingsError, match=message):
+        load_settings()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("DAT_HOEM", "DAT_HOME"), ("DAT_NIGHT_NEGATIVES", "DAT_NIGHT__NEGATIVES"),
+        ("DAT_NIGTH__NEGATIVES", "DAT_NIGHT__NEGATIVES"), ("DAT_SERVICE__DRAIN_S", "names no setting"),
+    ],
+)  # fmt: skip
+def test_a_mistyped_name_in_the_environment_is_refused_and_not_passed_over(monkeypatch, name: str, meant: str):
+    monkeypatch.setenv(name, "4")
+    with pytest.raises(SettingsError, match=meant):
+        load_settings()
+
+
+def test_names_in_the_environment_that_others_have_made_are_passed_over(monkeypatch: pytest.MonkeyPatch):
+    theirs = {
+        "DAT_SERVE_SERVICE_HOST": "10.0.0.1",
+        "DAT_UPDATER_METRICS_PORT": "tcp://10.0.0.1:9100",
+        "DAT_IMAGES": "x",
+    }
+    for name, value in theirs.items():
+        monkeypatch.setenv(name, value)
+    load_settings()
+
+
+def test_brokers_are_listed_with_or_without_spaces_also_by_an_option():
+    for given in ("a:1,b:2", "a:1, b:2", "[::1]:9092", "kafka"):
+        assert load_settings(bootstrap=given).updater.bootstrap == given.replace(" ", "")
+    with pytest.raises(SettingsError, match="host:port"):
+        load_settings(bootstrap="http://a:1")
+
+
+def test_a_folder_of_secrets_that_is_not_there_is_named(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("DAT_SECRETS_DIR", "/not/there")
+    with pytest.raises(SettingsError, match="DAT_SECRETS_DIR.*/not/there"):
         load_settings()
 
 

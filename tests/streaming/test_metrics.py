@@ -8,8 +8,11 @@ import pytest
 from kafka.admin import KafkaAdminClient, NewPartitions
 
 from devstack.ports import free_port
+from model.settings.updater import UpdaterConfig
+from streaming import metrics
 from streaming.kafka.topics import PartitionsDiffer
 from streaming.stages.stage import QueryStage
+from streaming.updater import run_updater
 from tests.streaming.loop import eventually, produce, running, some_clicks, updater_config
 from tests.tiny import tiny_bundle, tiny_store
 
@@ -24,6 +27,16 @@ def get(url: str) -> tuple[int, str]:
 
 def sample(text: str, name: str) -> float:
     return sum(float(line.split()[-1]) for line in text.splitlines() if line.startswith(name))
+
+
+def test_a_port_that_is_taken_is_said_before_the_updater_joins_a_group(tmp_path):
+    """It was an OSError, after the updater had taken the place of the one that runs."""
+    first = metrics.serve("127.0.0.1", 0, lambda: True, lambda: True)
+    config = UpdaterConfig(metrics_port=first.server_port, bootstrap=f"127.0.0.1:{free_port()}")
+    with pytest.raises(metrics.CannotListen, match=str(first.server_port)):
+        run_updater(tiny_bundle("no-port"), None, config, threading.Event())
+    first.shutdown()
+    first.server_close()
 
 
 def test_metrics_tell_what_was_done(kafka, tmp_path):
