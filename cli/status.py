@@ -95,7 +95,7 @@ def look(settings: Settings, service: str, metrics: str) -> Look:
 
 
 def _kafka(settings: Settings, bundle: str | None) -> dict[str, dict[str, int]]:
-    from streaming.kafka.offsets import committed, ends, group_name, sink_group
+    from streaming.kafka.offsets import committed, ends, group_name, sink_group, unread
     from streaming.kafka.topics import internal
 
     config, topics = settings.updater, settings.updater.topics
@@ -111,14 +111,11 @@ def _kafka(settings: Settings, bundle: str | None) -> dict[str, dict[str, int]]:
     }
     end = ends(config, [topics.clicks, *internal(topics), topics.dead_letters])
     offsets = committed(config, list(groups.values()))
-    done, lag = {}, {}
-    for name, group in groups.items():
-        at = offsets[group]
-        mine = [partition for partition in end if partition.topic in reads[name]]
-        done[name] = sum(at.get(partition, 0) for partition in mine)
-        # A transaction leaves a mark behind its records, which nobody commits.
-        mark = 0 if name == "query stage" else 1
-        lag[name] = sum(max(0, end[partition] - mark - at.get(partition, 0)) for partition in mine)
+    mine = {name: [partition for partition in end if partition.topic in reads[name]] for name in groups}
+    at = {p: offsets[group].get(p, 0) for name, group in groups.items() for p in mine[name]}
+    left = unread(config, at, {p: end[p] for p in at})
+    done = {name: sum(at[p] for p in partitions) for name, partitions in mine.items()}
+    lag = {name: sum(left[p] for p in partitions) for name, partitions in mine.items()}
     written = {
         what: sum(e for partition, e in end.items() if partition.topic == topic)
         for what, topic in (("clicks", topics.clicks), ("clicks-dead", topics.dead_letters))
@@ -162,7 +159,8 @@ def frame(before: Look, now: Look) -> Group:
     head.add_row("bundle", f"[bold]{now.bundle or 'none yet: dat nightly'}[/], {now.bundles} on the shelf")
     head.add_row("clicks", f"{rate('clicks', 'written'):,.0f}/s arrive; {now.written.get('clicks', 0):,} so far")
     dead = now.written.get("clicks-dead", 0)
-    head.add_row("dead letters", f"[{'red' if rate('clicks-dead', 'written') else 'default'}]{dead:,}[/]")
+    most = f"at most {dead:,}: dat dead-letters counts them" if dead else "0"  # marks of transactions are among them
+    head.add_row("dead letters", f"[{'red' if rate('clicks-dead', 'written') else 'default'}]{most}[/]")
     stages = Table("", "records/s", "lag", "clicks/s", "fresh p50", "fresh p99", "commit p50", box=None, padding=(0, 2))
     for name in now.done:
         stage = name.split()[0]

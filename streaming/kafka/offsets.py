@@ -13,6 +13,7 @@ from model.settings.updater import KafkaConnection, UpdaterConfig
 from streaming.kafka.clients import close_quietly, free_consumer, partitions_of
 
 Offsets = dict[TopicPartition, int]
+_LOOK_S = 1.0
 
 
 def group_name(config: KafkaConnection, stage: str, version: str) -> str:
@@ -117,3 +118,26 @@ def ends(connection: KafkaConnection, topics: list[str]) -> Offsets:
         return consumer.end_offsets([p for topic in topics for p in partitions_of(consumer, topic, 2)])
     finally:
         close_quietly(consumer)
+
+
+def unread(connection: KafkaConnection, at: Offsets, end: Offsets) -> Offsets:
+    """How much of some partitions is left from where their readers are; 0 where only marks of transactions are left,
+    which nobody commits."""
+    left = {p: max(0, last - at.get(p, 0)) for p, last in end.items()}
+    behind = [p for p, count in left.items() if count]
+    if not behind:
+        return left
+    consumer = free_consumer(connection, max_partition_fetch_bytes=1 << 16)
+    try:
+        consumer.assign(behind)
+        for p in behind:
+            consumer.seek(p, at.get(p, 0))
+        deadline, waiting = time.monotonic() + _LOOK_S, set(behind)
+        while waiting and time.monotonic() < deadline:
+            waiting -= consumer.poll(timeout_ms=100).keys()
+            for p in [p for p in waiting if (consumer.position(p) or 0) >= end[p]]:
+                left[p] = 0
+                waiting.remove(p)
+    finally:
+        close_quietly(consumer)
+    return left

@@ -1,6 +1,7 @@
 """``dat status`` shows what the stream and the service do, and names what does not answer."""
 
 import httpx
+from kafka import KafkaProducer, TopicPartition
 from rich.console import Console
 
 from cli.status import frame, look, quantile
@@ -10,6 +11,7 @@ from model.settings.serving import ServingConfig
 from model.settings.settings import Settings
 from model.settings.updater import UpdaterConfig
 from serving.service import Service
+from streaming.kafka.offsets import ends, unread
 from tests.serving.conftest import serve_http
 from tests.serving.conftest import updater as running_updater
 from tests.streaming.loop import eventually, folds, produce, some_clicks, truth, updater_config
@@ -21,6 +23,22 @@ def shown(before, now) -> str:
     with console.capture() as capture:
         console.print(frame(before, now))
     return capture.get()
+
+
+def test_marks_of_producers_transactions_are_nothing_to_wait_for(kafka):
+    """A producer that aborted showed as a lag for ever."""
+    place = TopicPartition(kafka.topics.clicks, 0)
+    producer = KafkaProducer(**kafka.client, transactional_id=f"{kafka.prefix}shop")
+    producer.init_transactions()
+    for end in (producer.abort_transaction, producer.commit_transaction):
+        producer.begin_transaction()
+        producer.send(place.topic, b"{}", partition=0)
+        producer.flush()
+        end()
+    producer.close()
+    end_at = ends(kafka, [place.topic])
+    assert end_at[place] == 4 and unread(kafka, {place: 3}, end_at)[place] == 0
+    assert unread(kafka, {}, end_at)[place] == 4
 
 
 def test_a_frame_of_the_whole_loop(kafka, tmp_path):
