@@ -7,6 +7,7 @@ Centroids are learned in two levels: some coarse clusters, then each one's own. 
 takes a minute, and finding a vector's list takes a tenth of the time.
 """
 
+from collections import deque
 from typing import Any
 
 import faiss
@@ -16,6 +17,8 @@ Array = np.ndarray
 _FAISS: Any = faiss  # its type stubs lack some classes, and some methods of others
 _COARSE_PROBES = 4  # coarse clusters in which the nearest centroid is looked for: finds it in 99.8 % of the cases
 _ROUNDS = 8  # of k-means
+_KEPT = 65_536  # moves that are remembered; to count anew is cheaper than to look at more
+Moves = tuple[Array, Array, Array]  # rows, the lists that they were in, and those that they are in now
 
 
 def list_count(rows: int) -> int:
@@ -53,6 +56,8 @@ class InvertedLists:
         self._nearest.add(self.centroids)
         self._nearest.nprobe = min(groups, _COARSE_PROBES)
         self.list_of = np.full(0, -1, np.int32)  # row → its list; −1: in none
+        self.moved = 0  # how often a row has come into a list or gone out of one
+        self._moves: deque[tuple[int, Moves]] = deque()  # the latest, each with ``moved`` before it
 
     def __len__(self) -> int:
         """How many lists there are."""
@@ -76,7 +81,7 @@ class InvertedLists:
         self.remove(rows)
         rows, vectors, lists = (np.ascontiguousarray(part) for part in (rows, vectors, lists))
         self.faiss.add_core(len(rows), *(faiss.swig_ptr(part) for part in (vectors, rows, lists)))
-        self.list_of[rows] = lists
+        self._move(rows, lists)
 
     def remove(self, rows: Array) -> None:
         """Take rows out; those that are in no list are ignored."""
@@ -84,7 +89,16 @@ class InvertedLists:
         rows = np.ascontiguousarray(rows[self.list_of[rows] >= 0])
         if len(rows):
             self.faiss.remove_ids(faiss.IDSelectorArray(rows))  # the hashtable direct map takes this selector alone
-            self.list_of[rows] = -1
+            self._move(rows, np.full(len(rows), -1))
+
+    def moves_since(self, moved: int) -> Moves | None:
+        """What has moved since :attr:`moved` was this number; None if that is no longer known."""
+        if moved < (self._moves[0][0] if self._moves else self.moved):
+            return None
+        nothing = (np.empty(0, np.int64),) * 3
+        late = [nothing, *(moves for at, moves in self._moves if at >= moved)]
+        rows, before, after = (np.concatenate(parts) for parts in zip(*late, strict=True))
+        return rows, before, after
 
     def rank(self, queries: Array) -> Array:
         """Inner products [Q, lists] of queries [Q, d] with the centroids: the best lists are visited first."""
@@ -106,6 +120,13 @@ class InvertedLists:
         )  # fmt: skip
         found = rows >= 0
         return rows[found], scores[found]
+
+    def _move(self, rows: Array, lists: Array) -> None:
+        self._moves.append((self.moved, (rows, self.list_of[rows], lists)))
+        self.list_of[rows] = lists
+        self.moved += len(rows)
+        while self._moves and self.moved - self._moves[0][0] > _KEPT:
+            self._moves.popleft()
 
 
 def best(scores: Array, count: int) -> Array:

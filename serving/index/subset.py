@@ -1,6 +1,6 @@
 """Some of the rows of an index: what a filter leaves."""
 
-import time
+from weakref import ReferenceType, ref
 
 import numpy as np
 
@@ -8,7 +8,6 @@ from serving.index.lists import InvertedLists
 
 Array = np.ndarray
 _KEPT = 65_536  # rows of a small subset are kept as they are, too
-_COUNTED_S = 0.5  # rows that change their list are found in it after this time at most
 
 
 class Subset:
@@ -24,7 +23,7 @@ class Subset:
         mask[rows] = True
         self.bits = np.packbits(mask, bitorder="little")
         self._rows = np.sort(rows) if len(rows) <= _KEPT else None
-        self._counts: tuple[InvertedLists, float, Array] | None = None
+        self._counts: tuple[ReferenceType[InvertedLists], int, Array] | None = None
 
     def rows(self) -> Array:
         """[m] ascending."""
@@ -41,10 +40,21 @@ class Subset:
         return inside
 
     def by_list(self, lists: InvertedLists) -> Array:
-        """[lists] how many of its rows each list holds, as of half a second ago at most."""
-        now = time.monotonic()
-        if self._counts is None or self._counts[0] is not lists or now - self._counts[1] > _COUNTED_S:
+        """[lists] how many of its rows each list holds. Nobody may write to the lists meanwhile."""
+        if self._counts is not None and self._counts[0]() is lists:
+            _, moved, counts = self._counts
+            moves = lists.moves_since(moved) if lists.moved - moved <= self.size else None
+        else:
+            moves = None
+        if moves is None:  # of the first search, or more has moved than there is to count
             rows = self.rows()
-            listed = lists.list_of[rows[rows < len(lists.list_of)]]
-            self._counts = lists, now, np.bincount(listed[listed >= 0], minlength=len(lists))
-        return self._counts[2]
+            counts = _tally(lists.list_of[rows[rows < len(lists.list_of)]], lists)
+        elif len(moves[0]):
+            mine = self.holds(moves[0])
+            counts = counts + _tally(moves[2][mine], lists) - _tally(moves[1][mine], lists)
+        self._counts = ref(lists), lists.moved, counts
+        return counts
+
+
+def _tally(listed: Array, lists: InvertedLists) -> Array:
+    return np.bincount(listed[listed >= 0], minlength=len(lists))

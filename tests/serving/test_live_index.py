@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.settings.serving import IndexConfig
-from serving.index import live_index
+from serving.index import lists, live_index
 from serving.index.live_index import LiveIndex
 from serving.index.subset import Subset
 
@@ -274,6 +274,30 @@ def test_a_topic_that_lies_far_from_the_user_is_found_whole():
         found, right = (one.search(vectors[::3_000], 100, None, [subset] * 20)[0] for one in (index, exact))
         assert (found >= 0).all(), "fewer than n came back while 3,000 match"
         assert shared(found, right) >= 0.97
+
+
+@pytest.mark.usefixtures("visits_lists")
+def test_a_filter_finds_a_row_at_once_that_has_moved_to_lists_where_it_had_none():
+    rng = np.random.default_rng(10)
+    vectors = topics(rng, 20, 100)
+    index, subset = LiveIndex(vectors, IndexConfig(kind="ivf", lists=20, probes=2)), Subset(np.arange(100))
+    there = vectors[1_950][None]
+    index.search(there, 1, None, [subset])
+    index.upsert(np.array([7]), there)
+    assert index.search(there, 1, None, [subset])[0].tolist() == [[7]]
+
+
+@pytest.mark.parametrize("kept", [10, 1_000], ids=["more has moved than is remembered", "all moves are remembered"])
+def test_a_subset_knows_how_many_of_its_rows_each_list_holds_whatever_has_moved(kept, monkeypatch):
+    monkeypatch.setattr(lists, "_KEPT", kept)
+    rng = np.random.default_rng(11)
+    found, subset = lists.InvertedLists(unit(rng, 200), 8), Subset(np.arange(0, 300, 2))
+    for size in rng.integers(0, 30, 40).tolist():
+        rows, vectors = rng.choice(320, size, replace=False), unit(rng, size)
+        found.put(rows, vectors, found.assign(vectors))
+        found.remove(rng.choice(400, 5, replace=False))
+        if rng.random() < 0.7:
+            np.testing.assert_array_equal(subset.by_list(found), Subset(np.arange(0, 300, 2)).by_list(found))
 
 
 def test_the_same_rows_rewritten_for_ever_are_no_reason_to_rebuild():
