@@ -7,6 +7,8 @@ The whole system as processes: broker, both stages with the Feast sink (Redis wh
 service that reflects it. Then a burst as fast as one producer can: ``burst_per_s`` came in, ``burst_lag`` clicks waited
 at most, ``drained_s`` after the last one all were folded; ``failed`` answers and ``lost`` clicks of the whole run.
 ``restart_ready_s``: from the start of a query worker to its being at work, with ``restart_queries`` of state.
+``failover_s``, ``failover_warm_s``: from the SIGKILL of one of two query workers to the last click of its partition
+being folded, where ``failover_queries`` have clicked; a session lasts six seconds of it.
 """
 
 import contextlib
@@ -44,6 +46,9 @@ def freshness(
     restart_queries: Annotated[
         int, Option(min=1, help="Queries whose state the restart has to bring back.")
     ] = 1_000_000,
+    failover_queries: Annotated[
+        int, Option(min=0, help="Queries that have clicked when a worker is killed; 0: none is.")
+    ] = 200_000,
     json_file: Json = None,
 ) -> None:
     """Measure the loop from the click to the answer, on made-up clicks."""
@@ -61,6 +66,8 @@ def freshness(
         made_up_home(scratch / "home", bundle)
         result["restart_ready_s"] = restart(scratch / "large", broker.bootstrap, restart_queries, items)
         result["restart_queries"] = restart_queries
+        if failover_queries:
+            result |= failover(scratch / "failover", broker.bootstrap, failover_queries, items)
         common = ["--home", str(scratch / "home"), "--bootstrap", broker.bootstrap]
         if shutil.which("redis-server"):
             common += ["--redis", stack.enter_context(LocalRedis(scratch / "redis")).address]
@@ -203,6 +210,55 @@ def restart(home: Path, bootstrap: str, queries: int, items: int) -> float:
     with Verb(arguments, home / "restart.log", "updating") as worker:
         worker.wait_ready()
         return round(time.perf_counter() - started, 1)
+
+
+def failover(home: Path, bootstrap: str, queries: int, items: int) -> dict[str, float]:
+    """Seconds until another worker folds a killed one's clicks; with and without ``warm``."""
+    from benchmarks.updater import write
+    from devstack.synthetic_bundle import made_up_bundle, made_up_clicks, made_up_home
+    from model.settings.updater import UpdaterConfig
+    from streaming.kafka.offsets import committed, ends, group_name
+    from streaming.kafka.topics import create_topics
+
+    bundle = made_up_bundle(queries, items, seed=8, frozen=False)
+    made_up_home(home, bundle)
+    clicks = [
+        click.model_copy(update={"query_id": f"q{k}"})
+        for k, click in enumerate(made_up_clicks(queries, queries, items))
+    ]
+    some = [click.model_copy(update={"event_id": f"again-{click.event_id}"}) for click in clicks[:100]]
+    result: dict[str, float] = {"failover_queries": queries}
+    for name, warm in (("failover_s", False), ("failover_warm_s", True)):
+        kafka = UpdaterConfig(bootstrap=bootstrap, prefix=f"{name}.", session_timeout_ms=6_000, warm=warm)
+        create_topics(kafka, 2)
+        settings = {
+            "DAT_UPDATER__PREFIX": kafka.prefix,
+            "DAT_UPDATER__WARM": str(warm),
+            "DAT_UPDATER__SESSION_TIMEOUT_MS": str(kafka.session_timeout_ms),
+        }
+        command = ["updater", "--home", str(home), "--bootstrap", bootstrap, "--stage", "query", "--no-feast"]
+        group = group_name(kafka, "query", bundle.version)
+
+        def folded(kafka: UpdaterConfig = kafka, group: str = group) -> None:
+            end = ends(kafka, [kafka.topics.clicks])
+            while any(committed(kafka, [group])[group].get(p, 0) < offset for p, offset in end.items()):
+                time.sleep(0.1)
+
+        with contextlib.ExitStack() as stack:
+            workers = [
+                Verb([*command, "--instance", one], home / f"{name}{one}.log", "updating", **settings) for one in "ab"
+            ]
+            for worker in workers:
+                stack.enter_context(worker).wait_ready(600)
+            write(kafka, clicks)
+            folded()
+            time.sleep(10)  # nobody dies at a moment of one's choice, and a spare is behind by a moment
+            workers[1].process.kill()
+            began = time.perf_counter()
+            write(kafka, some)
+            folded()
+            result[name] = round(time.perf_counter() - began, 1)
+    return result
 
 
 def _ready(url: str) -> bool:

@@ -24,6 +24,7 @@ from model.settings.updater import UpdaterConfig
 from model.tracing import linked
 from streaming import metrics
 from streaming.clicks import Rejected
+from streaming.kafka.changelog import Change
 from streaming.kafka.offsets import group_name
 from streaming.kafka.packing import ends
 from streaming.kafka.port import KafkaPort, Member, Port, Reading
@@ -47,13 +48,20 @@ class WorkerError(RuntimeError):
 
 
 @dataclass
+class _Known:
+    """How much of a partition's changelog is in the state."""
+
+    at: int  # the changelog's offset that comes next
+    accounted: int | None = None  # the input's
+    anew: bool = False  # the input was another topic of the same name
+
+
+@dataclass
 class _Restore:
     """The state of some partitions on its way: first the changelog, then the records just before the position."""
 
     partitions: set[TopicPartition]
     changelog: Reading
-    accounted: dict[int, int] = field(default_factory=dict)
-    anew: set[int] = field(default_factory=set)  # of whose changelog the input was another topic of the same name
     before: Reading | None = None
     positions: dict[TopicPartition, int] = field(default_factory=dict)
     rows: int = 0
@@ -78,6 +86,10 @@ class Worker:
         self.next: dict[TopicPartition, int] = {}
         """Of the partitions whose state is here: the offset that comes next."""
         self._restores: list[_Restore] = []
+        self._read: dict[int, _Known] = {}
+        """By partition: what restores have read and, of a warm spare, what it has followed since."""
+        self._logs: set[TopicPartition] = set()
+        """The partitions of the changelog that a warm spare follows where they are not its own."""
         self._identity: tuple[str, int] | None = None
         self._doubtful: set[TopicPartition] = set()
         """Whose last batch was taken over because its offsets are committed: by this worker, if it still is the member
@@ -141,9 +153,10 @@ class Worker:
 
     def begin(self) -> None:
         """Nothing is ours yet."""
-        self.next, self._restores, self._identity, self._doubtful = {}, [], None, set()
+        self.next, self._restores, self._read, self._identity, self._doubtful = {}, [], {}, None, set()
         self.port.open()
         self.stage.open()
+        self._logs = self.port.partitions(self.stage.changelog) if self.config.warm else set()
 
     def finish(self) -> None:
         self.stage.close()
@@ -166,6 +179,7 @@ class Worker:
         self._restore(gained)
         for restore in list(self._restores):
             self._go_on(restore)
+        self._follow()
         self._settled = member.stable
         self._work(self._ours([record for batch in polled.values() for record in batch]), member)
         result = self.stage.tick({partition.partition for partition in self.next})
@@ -203,31 +217,55 @@ class Worker:
         self._drop(partitions)
         for partition in partitions:
             self.port.pause(partition)
-        numbers = sorted(partition.partition for partition in partitions)
-        logs = [TopicPartition(self.stage.changelog, number) for number in numbers]
-        reading = self.port.changelog(logs, self.stage.changelog_starts(numbers), self.stage.bundle.version)
+        numbers = {partition.partition for partition in partitions}
+        if not self._logs:
+            self._read = {number: known for number, known in self._read.items() if number not in numbers}
+        logs = [TopicPartition(self.stage.changelog, number) for number in sorted(numbers)]
+        reading = self.port.changelog(logs, self._starts(logs), self.stage.bundle.version)
         self._restores.append(_Restore(set(partitions), reading))
+
+    def _follow(self) -> None:
+        """Of a warm spare: take over what others have written of their partitions, so that little is left to read when
+        they become ours."""
+        ours = {p.partition for p in (*self.next, *(p for restore in self._restores for p in restore.partitions))}
+        logs = [log for log in sorted(self._logs) if log.partition not in ours]
+        if logs:
+            for change in self.port.follow(logs, self._starts(logs), self.stage.bundle.version, _RESTORE_S):
+                self._take(change)
+
+    def _starts(self, logs: list[TopicPartition]) -> dict[TopicPartition, int]:
+        """Where to read some partitions of the changelog: behind what is in the state, else where the bundle begins."""
+        begins = self.stage.changelog_starts([log.partition for log in logs])
+        return {**begins, **{log: self._read[log.partition].at for log in logs if log.partition in self._read}}
+
+    def _take(self, change: Change) -> None:
+        if len(change.rows):
+            self.stage.restore(change.rows)
+        known = self._read.setdefault(change.partition, _Known(0))
+        known.at = change.offset + 1
+        if change.next and change.source == self.stage.source_id:
+            known.accounted = change.next
+        elif change.next:
+            known.anew = True
 
     def _go_on(self, restore: _Restore) -> None:
         """Take over what has been read of a restore, and at its end begin to work on its partitions."""
         if restore.before is None:
             for change in restore.changelog.take(_RESTORE_S):
-                if len(change.rows):
-                    self.stage.restore(change.rows)
-                restore.rows += len(change.rows)
-                if change.next and change.source == self.stage.source_id:
-                    restore.accounted[change.partition] = change.next
-                elif change.next:
-                    restore.anew.add(change.partition)
+                # One that was lost and came back meanwhile has a restore of its own, which is elsewhere.
+                if TopicPartition(self.stage.source, change.partition) in restore.partitions:
+                    self._take(change)
+                    restore.rows += len(change.rows)
             if not restore.changelog.done:
                 return
             # Asked for only now: a transaction that the changelog has waited for may have moved it.
             committed, ends_ = self.port.committed(restore.partitions), self.port.ends(restore.partitions)
             again = set()
             for partition in restore.partitions:
-                known, at = self._known(restore, partition, ends_[partition]), committed[partition]
+                known, at = self._known(partition, ends_[partition]), committed[partition]
                 if at is not None and at > known:
                     self._missing(partition, at, known)
+                    self._read.pop(partition.partition, None)  # all of it, though some was followed
                     again.add(partition)
                 restore.positions[partition] = known
                 self.stage.forget(partition.partition)
@@ -253,14 +291,15 @@ class Worker:
             names = sorted(partition.partition for partition in restore.partitions)
             log.info("restored worker=%s partitions=%s rows=%d s=%.1f", self.name, names, restore.rows, seconds)
 
-    def _known(self, restore: _Restore, partition: TopicPartition, end: int) -> int:
+    def _known(self, partition: TopicPartition, end: int) -> int:
         """Where to read on: behind what the changelog accounts for, else at the bundle's cut.
 
         A topic that was made anew is read from its beginning; one that ends before the cut was, too.
         """
-        number = partition.partition
-        start = self.stage.start_offset(number)
-        return restore.accounted.get(number, 0 if number in restore.anew or start > end else start)
+        start, read = self.stage.start_offset(partition.partition), self._read.get(partition.partition, _Known(0))
+        if read.accounted is not None:
+            return read.accounted
+        return 0 if read.anew or start > end else start
 
     def _missing(self, partition: TopicPartition, committed: int, known: int) -> None:
         """The group is ahead of what was restored: somebody worked on meanwhile, or records of the changelog are gone.

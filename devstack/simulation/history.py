@@ -168,7 +168,8 @@ class History:
         self._compare()
 
     def _everybody(self) -> None:
-        for name in self.names:
+        # In any order: in one that stays, members may join again for ever before they learn what is theirs.
+        for name in self.random.sample(self.names, len(self.names)):
             self._turn(name)
 
     def interlude(self, steps: int) -> None:
@@ -210,7 +211,8 @@ class History:
         )
         limit = self.random.choice((1, 3, 10))
         port = self._port(self.cluster, self.faults, self.random, f"g-{stage.name}", (stage.source,), name, limit)
-        return self._worker(stage, self._config, threading.Event(), port)
+        config = self._config.model_copy(update={"warm": self.random.random() < 0.5})
+        return self._worker(stage, config, threading.Event(), port)
 
     def _start_sink(self, name: str) -> FeastSink:
         port = SimulatedSinkPort(self.cluster, self.faults, self.random, name, self.random.choice((1, 3, 10)))

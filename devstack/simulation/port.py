@@ -226,9 +226,22 @@ class SimulatedPort:
             self._trouble()
             if any(self.cluster.end(p) < end for p, end in ends.items()):
                 return None
-            return [change(record) for p in partitions for record in self.cluster.fetch(p, 0)[0]]
+            return [change(record) for p in partitions for record in self.cluster.fetch(p, starts.get(p, 0))[0]]
 
         return Read(source)
+
+    def partitions(self, topic: str) -> set[TopicPartition]:
+        self._trouble()
+        return {partition for partition in self.cluster.logs if partition.topic == topic}
+
+    def follow(self, partitions: list[TopicPartition], starts: Offsets, bundle: str, seconds: float) -> list[Change]:
+        self._trouble()
+        return [
+            change(record)
+            for p in partitions
+            if self.random.random() < 0.5
+            for record in self.cluster.fetch(p, starts.get(p, 0), 3)[0]
+        ]
 
     def records(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> Read:
         return Read(
@@ -245,4 +258,4 @@ def change(record: Record) -> Change:
     """A record of a changelog, as its readers take it."""
     headers = dict(record.headers)
     next_, _, source = headers.get(NEXT, b"0").decode().partition(" ")
-    return Change(record.partition, int(next_), source, record.value, DRIFT in headers)
+    return Change(record.partition, int(next_), source, record.value, DRIFT in headers, offset=record.offset)

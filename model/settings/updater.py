@@ -158,6 +158,9 @@ class UpdaterConfig(KafkaConnection):
     """A click whose event id occurred within this many records of its partition before it is dropped; 0 keeps all."""
     clock_skew_ms: int = Field(default=60_000, ge=0)
     """How far ahead of the broker's clock a click's time may be; a later one is a mistake, hence a dead letter."""
+    warm: bool = False
+    """Whether a worker follows the changelog of partitions that are not its own: when it takes one over, only the tail
+    is left to read. It then reads every query's or item's rows, and has their state in memory."""
     session_timeout_ms: int = Field(default=10_000, ge=1_000)
     """After this long without a sign of life a worker's partitions go to the others."""
     transaction_timeout_ms: int = Field(default=10_000, ge=1_000)

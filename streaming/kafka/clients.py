@@ -133,10 +133,9 @@ def free_consumer(connection: KafkaConnection, *, committed: bool = True, **extr
         group_id=None,
         isolation_level="read_committed" if committed else "read_uncommitted",
         enable_auto_commit=False,
-        auto_offset_reset="earliest",
         metrics_enabled=False,
         allow_auto_create_topics=False,
-        **{"fetch_max_wait_ms": 100, "max_poll_records": 1_000, **extra},
+        **{"auto_offset_reset": "earliest", "fetch_max_wait_ms": 100, "max_poll_records": 1_000, **extra},
     )
 
 

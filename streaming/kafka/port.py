@@ -12,11 +12,12 @@ from kafka.structs import MemberState
 
 from model.settings.updater import UpdaterConfig
 from streaming.kafka.assignment import Partitions
-from streaming.kafka.changelog import Change, read_committed, read_range
-from streaming.kafka.clients import close_quietly, group_consumer
+from streaming.kafka.changelog import Change, changes, read_committed, read_range
+from streaming.kafka.clients import close_quietly, free_consumer, group_consumer, partitions_of
 from streaming.kafka.transactions import Message, Transactions
 
 Offsets = Mapping[TopicPartition, int]
+_FOLLOWED = 4  # changelog records at a time: a batch of clicks waits for them
 
 
 class Member(NamedTuple):
@@ -85,6 +86,19 @@ class Port(Protocol):
     def changelog(self, partitions: list[TopicPartition], starts: Offsets, bundle: str) -> Reading:
         """The :class:`Change` records of a bundle in changelog partitions, to their end, open transactions included."""
 
+    def partitions(self, topic: str) -> set[TopicPartition]:
+        """Those of a changelog."""
+
+    def follow(
+        self, partitions: list[TopicPartition], starts: Offsets, bundle: str, seconds: float
+    ) -> Iterable[Change]:
+        """The :class:`Change` records of a bundle that have come in changelog partitions, as many as can be handled in
+        that time; without waiting.
+
+        Args:
+            starts: Where to go on in each, behind what was handed out before; of others, at the oldest record.
+        """
+
     def records(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> Reading:
         """The records between two offsets of some partitions, in lists of one partition each."""
 
@@ -99,6 +113,7 @@ class KafkaPort:
         self._transactions = Transactions(config, f"{group}-{config.instance}")
         self._partitions = Partitions()
         self._consumer: KafkaConsumer = None  # until it is opened
+        self._follower: KafkaConsumer | None = None
 
     def open(self) -> None:
         self._transactions.open()
@@ -150,6 +165,24 @@ class KafkaPort:
     def changelog(self, partitions: list[TopicPartition], starts: Offsets, bundle: str) -> Reading:
         return Background(read_committed(self._config, partitions, bundle, dict(starts)))
 
+    def partitions(self, topic: str) -> set[TopicPartition]:
+        self._follower = free_consumer(self._config, auto_offset_reset="none", max_poll_records=_FOLLOWED)
+        return set(partitions_of(self._follower, topic))
+
+    def follow(
+        self, partitions: list[TopicPartition], starts: Offsets, bundle: str, seconds: float
+    ) -> Iterator[Change]:
+        assert self._follower is not None, "partitions comes first"
+        if self._follower.assignment() != set(partitions):
+            self._follower.assign(partitions)
+            begins = self._follower.beginning_offsets([p for p in partitions if p not in starts])
+            for partition in partitions:
+                self._follower.seek(partition, starts.get(partition, begins.get(partition)))
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (polled := self._follower.poll(timeout_ms=0)):
+            for records in polled.values():
+                yield from changes(records, bundle)
+
     def records(self, ranges: Mapping[TopicPartition, tuple[int, int]]) -> Reading:
         return Background(
             records for p, (start, stop) in ranges.items() for records in read_range(self._config, p, start, stop)
@@ -157,9 +190,10 @@ class KafkaPort:
 
     def close(self) -> None:
         self._transactions.close()
-        if self._consumer is not None:
-            close_quietly(self._consumer, 2)
-            self._consumer = None
+        for consumer in (self._consumer, self._follower):
+            if consumer is not None:
+                close_quietly(consumer, 2)
+        self._consumer = self._follower = None
 
 
 class Background:

@@ -4,9 +4,10 @@ import logging
 
 import numpy as np
 import pytest
+from kafka import TopicPartition
 
 from devstack.simulation.history import History, Violation
-from devstack.simulation.port import SimulatedPort
+from devstack.simulation.port import Read, SimulatedPort
 from streaming.sink.feast_sink import FeastSink, marker
 from streaming.worker import Worker
 
@@ -76,6 +77,33 @@ class ForgetsWhatCameBefore(Worker):
         self.stage.window = window
 
 
+class ForgetsTheTail(Worker):
+    """Takes what it has followed of a partition for all there is, and goes on where the group is."""
+
+    def _restore(self, partitions) -> None:
+        super()._restore(partitions)
+        if partitions and all(self._followed(partition) for partition in partitions):
+            self._restores[-1].changelog = Read(list)
+
+    def _known(self, partition, end) -> int:
+        committed = self.port.committed([partition])[partition]
+        return super()._known(partition, end) if committed is None or not self._followed(partition) else committed
+
+    def _followed(self, partition) -> bool:
+        return bool(self._logs) and partition.partition in self._read
+
+
+class FollowsFromNow(Worker):
+    """Takes its memory for the state as it is at the moment when it learns that a partition is another's."""
+
+    def _drop(self, partitions) -> None:
+        super()._drop(partitions)
+        for partition in partitions if self._logs else ():
+            log = TopicPartition(self.stage.changelog, partition.partition)
+            if partition.partition in self._read:
+                self._read[partition.partition].at = self.port.cluster.end(log)
+
+
 class StampsByTheWallClock(FeastSink):
     """Stamps rows with its host's clock."""
 
@@ -105,6 +133,8 @@ BROKEN = [
     {"worker": TrustsItsMemory},
     {"worker": TakesAnyAnswerForItsOwn},
     {"worker": ForgetsWhatCameBefore},
+    {"worker": ForgetsTheTail},
+    {"worker": FollowsFromNow},
     {"port": CommitsOffsetsApart},
     {"port": KeepsItsEpoch},
     {"sink": StampsByTheWallClock},
