@@ -52,9 +52,10 @@ def _before(shelf: "BundleStore") -> str:
 
 
 def _list(shelf: "BundleStore") -> None:
-    from rich.table import Table
+    from rich.table import Column, Table
 
-    table = Table("", "version", "dataset", "window ends", "queries and items", "HR@100 static → live", "parent")
+    whole = Column("version", no_wrap=True), Column("parent", no_wrap=True)  # to be copied into a command
+    table = Table("", whole[0], "dataset", "window ends", "queries and items", "HR@100 static → live", whole[1])
     versions, current = shelf.versions(), shelf.current()
     for version in versions:
         manifest = shelf.manifest(version)

@@ -86,6 +86,9 @@ class BundleStore:
         return final
 
     def _nothing(self) -> BundleError:
+        if there := self.versions():
+            told = f"of the {len(there)} bundles in {self.where} none is in service; choose one: dat bundles --promote"
+            return BundleError(f"{told} {there[-1]}")
         return BundleError(f"no bundle is published in {self.where}; run the nightly job first: dat nightly")
 
     def _write(self, bundle: Bundle) -> Path:

@@ -34,6 +34,19 @@ def test_roll_back_and_promote(run: Run, tmp_path: Path, monkeypatch: pytest.Mon
     assert "no bundle nonsense" in run("bundles", "--home", str(tmp_path), "--promote", "nonsense").sentence
 
 
+def test_the_list_shows_whole_versions_on_a_narrow_screen_and_a_lost_choice_is_told_from_no_bundle(
+    run: Run, tmp_path: Path
+):
+    shelf, version = BundleStore(tmp_path / "bundles"), "2026-01-11-7589f1aa"
+    first = tiny_bundle(version)
+    first.manifest.lineage["parent"] = "2026-01-10-0123abcd"
+    shelf.publish(first)
+    listed = run("bundles", "--home", str(tmp_path)).out
+    assert version in listed and "2026-01-10-0123abcd" in listed
+    (shelf.folder / "current").unlink()
+    assert f"--promote {version}" in run("serve", "--home", str(tmp_path), "--port", "0").sentence
+
+
 def test_a_process_that_shares_no_disk_with_the_night_says_what_it_needs_to_begin(run: Run, tmp_path: Path):
     night, pod, url = tmp_path / "night", tmp_path / "pod", f"file://{tmp_path}/store"
     for verb in (["serve", "--port", "0"], ["updater"]):
