@@ -12,12 +12,15 @@ from cli.progress import console
 
 ROOT = Path(__file__).parents[1]
 QUICK = "not slow and not server and not trains and not long"
+ARRAYS = ("model", "training", "evaluation", "streaming", "serving")
 STEPS = {
     "ruff check": ["ruff", "check"],
     "ruff format": ["ruff", "format", "--check"],
     "mypy": ["mypy"],
     "documents": ["mkdocs", "build", "--strict", "--quiet", "--site-dir", "build/site"],
-    "tests": ["pytest", "-m", QUICK, "--numprocesses", "2", "--dist", "loadgroup", "--max-worker-restart", "0"],
+    # Two processes, each with what the other need not load: torch, and Spark with the readers of logs.
+    "tests of arrays": ["pytest", "-m", QUICK, *(f"tests/{name}" for name in ARRAYS)],
+    "other tests": ["pytest", "-m", QUICK, *(f"--ignore=tests/{name}" for name in ARRAYS)],
 }
 
 
@@ -25,7 +28,7 @@ def check() -> None:
     """Lint, types, and the tests that need no server: the inner loop of a change. All of it: dat test."""
     began, running = time.monotonic(), {}
     for name, command in STEPS.items():
-        # All at once: each is one process, and the longest, types and tests, have a core each.
+        # All at once: each is one process.
         running[name] = subprocess.Popen(
             [sys.executable, "-m", *command],
             cwd=ROOT, env=os.environ | {"NO_MKDOCS_2_WARNING": "1"},

@@ -60,16 +60,25 @@ def demo() -> str:
 
 
 def night() -> str:
-    """What the demo's night reported of its bundle, beside ``dat evaluate`` of the same seed."""
-    shipped, measured = _load(EVIDENCE / "demo.json"), _load(EVIDENCE / "compare-movielens-100k.json")
-    run = measured["results"]["dat"]["runs"][0]
-    rows = []
-    for name, of in (("after every earlier moment", "live"), ("the night's vectors, all day", "static")):
-        rates = {"`dat nightly`": shipped["night"][of], "`dat evaluate`": run if of == "live" else run["static"]}
-        for command, found in rates.items():
-            rows.append([name, command, *(f"{found[key]:.4f}" for key in ("hr50", "hr100", "mrr10"))])
-    head = [f"{measured['dataset']}, {run['clicks']:,} test clicks, seed 0", "", "HR@50", "HR@100", "MRR×10"]
-    return _table(head, rows, [shipped, measured])
+    """What nights reported of their bundles (``evidence/night-LOG.json``, ``dat nightly``), beside ``dat evaluate`` of
+    the same commit, settings and seed (``night-LOG-evaluate.json``)."""
+    rows, reports = [], []
+    for file in sorted(EVIDENCE.glob("night-*-evaluate.json")):
+        measured, shipped = _load(file), _load(file.with_name(file.name.replace("-evaluate", "")))
+        run = measured["results"]["dat"]["runs"][0]
+        for kind in ("live", "static"):
+            if f"{kind}_hr50" not in shipped["metrics"]:
+                continue  # a last-out test is of one moment
+            of = run if kind == "live" or "static" not in run else run["static"]
+            names = ("hr50", "hr100", "mrr10")
+            for command, found in (
+                ("`dat nightly`", [shipped["metrics"][f"{kind}_{name}"] for name in names]),
+                ("`dat evaluate`", [of[name] for name in names]),
+            ):
+                log = f"{measured['dataset']}, {measured['protocol']}"
+                rows.append([log, kind, command, *(f"{rate:.6f}" for rate in found)])
+        reports += [shipped, measured]
+    return _table(["log, protocol", "", "", "HR@50", "HR@100", "MRR×10"], rows, reports)
 
 
 SPEED = (

@@ -84,6 +84,7 @@ def test_a_full_disk_becomes_a_sentence_whichever_library_meets_it(tmp_path: Pat
         assert explain(full.value) == "the disk is full: free some space or give another folder with --home"
 
 
+@pytest.mark.long
 def test_an_interrupt_that_python_drops_stops_the_verb_all_the_same():
     verb = """
 import os, signal, time
@@ -215,6 +216,7 @@ def test_a_full_disk(run: Run, tiny_disk: Path):
     )
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("verb", "said", "remedy"),
     [
@@ -247,6 +249,7 @@ finally:
     assert done.returncode == 1 and done.stdout.strip() == "[]"
 
 
+@pytest.mark.long
 def test_an_error_that_a_library_makes_of_ctrl_c_ends_like_ctrl_c():
     program = """
 import os, signal, cli.main

@@ -128,6 +128,7 @@ def test_without_the_setting_nothing_of_it_is_loaded_or_sent(tmp_path: Path):
     assert subprocess.run(command, check=True, capture_output=True, text=True).stdout.split("\n") == ["[]", "set()", ""]
 
 
+@pytest.mark.long
 def test_a_collector_that_never_answers_does_not_hold_up_the_end(monkeypatch: pytest.MonkeyPatch):
     with socket.create_server(("127.0.0.1", 0)) as silent:
         monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")

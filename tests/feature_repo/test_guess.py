@@ -19,6 +19,8 @@ from feature_repo.reader.guess import Guess, guess
 from tests.feature_repo.formats import ROWS, Row, zipped
 from tests.feature_repo.test_gallery import SAMPLES
 
+pytestmark = pytest.mark.long
+
 
 def card_of(folder: Path, *files: str) -> tuple[Path, Guess]:
     found = guess([folder / name for name in files], folder, "guessed")
@@ -249,7 +251,6 @@ def test_a_catalogue_is_of_the_side_whose_ids_it_has(tmp_path):
 PLAIN = ("retailrocket", "hm", "amazon-2023", "movielens-1m", "movielens-25m", "yelp", "goodreads", "otto")
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("name", PLAIN)
 def test_a_public_log_gets_the_clicks_that_its_card_in_the_gallery_has(name: str, tmp_path: Path):
     sample = SAMPLES[name]
@@ -278,7 +279,6 @@ def test_what_begins_as_json_and_is_none_is_refused_in_a_sentence(tmp_path):
         card_of(tmp_path, "log.json")
 
 
-@pytest.mark.long
 def test_a_folder_is_read_whole_and_what_else_lies_in_it_is_a_catalogue(tmp_path):
     (tmp_path / "log").mkdir()
     for n in range(1, 6):

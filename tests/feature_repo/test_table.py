@@ -30,6 +30,7 @@ def read(table: Place) -> dict[str, str]:
     return {file.name: file.read_text() for file in whole(table).glob("*")}
 
 
+@pytest.mark.long
 def test_files_and_folders_are_found_alike_wherever_they_are(home: Place):
     assert not (home / "a").exists() and not list(home.glob("*")) and not list(home.rglob("*"))
     for name in ("part=2", "part=1"):

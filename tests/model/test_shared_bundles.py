@@ -19,6 +19,8 @@ from tests.objects import bucket as bucket
 from tests.streaming.loop import eventually
 from tests.tiny import CUT_MS, tiny_bundle
 
+pytestmark = pytest.mark.long
+
 Home = Callable[[str], SharedBundles]
 
 
@@ -75,7 +77,6 @@ def test_what_one_home_publishes_another_takes_and_a_rollback_from_there_reaches
     assert same(on("new pod").load("two"), second)
 
 
-@pytest.mark.long
 @pytest.mark.parametrize("action", ["publish", "prune", "rewrite"])
 def test_a_night_that_is_killed_between_any_two_requests_leaves_whole_bundles_and_the_next_one_ends_its_work(
     action: str, home: Home, bucket: Bucket, monkeypatch: pytest.MonkeyPatch

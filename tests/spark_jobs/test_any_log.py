@@ -8,10 +8,14 @@ import pytest
 
 from cli.evaluate import compare
 from cli.nightly import run_night
+from feature_repo.card import load_card
+from feature_repo.reader.dataset import check_dataset
 from model.settings.model import DATConfig
 from model.settings.night import NightConfig
 from model.settings.settings import Settings
+from spark_jobs.land_log import summary
 from spark_jobs.validate import BadNight
+from tests.feature_repo.test_cases import CASES, NAMES, REFUSED
 from tests.spark_jobs.conftest import Silent
 from tests.training.data import SMALL
 
@@ -67,3 +71,23 @@ def test_night_and_evaluate_agree_on_rows_and_days(odd: dict[str, Any], tmp_path
 def test_one_item_is_refused_in_a_sentence(tmp_path: Path):
     with pytest.raises(BadNight, match="no item has more than 50% of a day's clicks"):
         run_night(bring(tmp_path, items=1), progress=Silent())
+
+
+@pytest.mark.slow
+@pytest.mark.shared_data
+@pytest.mark.usefixtures("spark")
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in REFUSED])
+def test_a_night_counts_of_a_case_what_a_check_counts_and_runs_through_or_says_why(name: str, tmp_path: Path):
+    """Clicks of one day alone make no window; those nights end in a sentence, after the log was counted."""
+    card = load_card(CASES / name / "card.toml")
+    checked = check_dataset(card, Path(card.folder), 0.01)
+    night = NightConfig(model=DATConfig(epochs=1, tower=SMALL))
+    settings = Settings(home=tmp_path, data=Path(card.folder), dataset=str(CASES / name / "card.toml"), night=night)
+    try:
+        log = run_night(settings, progress=Silent()).log
+    except BadNight as reason:
+        assert len(str(reason).splitlines()) == 1
+        if (log := summary(tmp_path / "lake")) is None:  # refused before anything landed
+            return
+    for key in ("rows_read", "rows", "queries", "items", "dropped", "duplicates"):
+        assert getattr(log, key) == getattr(checked, key), key

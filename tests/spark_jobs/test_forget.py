@@ -235,6 +235,7 @@ def test_after_dat_forget_no_file_of_the_home_has_the_query_and_the_next_night_d
     assert forget.rewrite(home).queries == 0
 
 
+@pytest.mark.long
 def test_a_bundle_in_an_object_store_is_rewritten_there_and_in_a_home_that_took_it(bucket: Bucket, tmp_path: Path):
     night, pod = (SharedBundles(tmp_path / name, bucket.url) for name in ("night", "pod"))
     for version in ("one", "two"):

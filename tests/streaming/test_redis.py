@@ -19,6 +19,8 @@ from tests.streaming.loop import eventually, folds, produce, running, some_click
 from tests.streaming.test_feast_sink import in_store
 from tests.tiny import tiny_bundle, tiny_store
 
+pytestmark = pytest.mark.long
+
 
 def test_a_cluster_has_every_click(kafka, local_redis, tmp_path):
     with local_redis(cluster=True) as redis:

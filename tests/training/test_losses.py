@@ -95,6 +95,7 @@ def test_the_logq_correction_divides_by_the_expected_count():
     assert softmax(bias=(0, 0, 0, double), own=(0, half)) == pytest.approx((first + second) / 2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("sampled", [False, True])
 def test_the_softmax_in_parts_is_torchs_cross_entropy_and_has_its_gradient(sampled, monkeypatch):
     """23 rows, four at a time, one of them without anything seen, against torch over the whole table."""

@@ -146,6 +146,7 @@ def test_a_late_click_has_no_gap_and_a_first_one_says_so():
     np.testing.assert_allclose(gap, expected, rtol=1e-6)
 
 
+@pytest.mark.long
 def test_the_memory_starts_as_the_papers_moving_averages():
     """With no input to the gates, h = x and z = α: a ← a + α (x − a), and the first click counts fully."""
     data = training_set(50)
