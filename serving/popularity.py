@@ -1,6 +1,7 @@
 """What is clicked most lately, ready to be answered: for all items and for those that a filter leaves."""
 
 import threading
+from collections import deque
 from weakref import WeakKeyDictionary
 
 import numpy as np
@@ -12,6 +13,7 @@ from serving.index.subset import Subset
 Array = np.ndarray
 COLD = -1e6  # heat of what may be shown and was never clicked: below all that was
 _HEAD = 2_000  # rows that are kept in order
+_KEPT = 65_536  # rows that have changed and are remembered: a filter that was not asked for longer begins anew
 
 
 class _Head:
@@ -29,7 +31,10 @@ class _Head:
 
     def update(self, changed: Array, heat: Array) -> bool:
         """Take over rows whose heat has changed; False if so many have cooled down that it must be made anew."""
-        self.rows = np.union1d(self.rows, changed[heat[changed] > self.floor])
+        risen = changed[heat[changed] > self.floor]
+        if not len(risen) and not np.isin(changed, self.rows).any():
+            return True
+        self.rows = np.union1d(self.rows, risen)
         self.rows = self.rows[heat[self.rows] >= self.floor]
         if len(self.rows) > _HEAD:
             self.floor = float(np.sort(heat[self.rows])[-_HEAD])
@@ -48,7 +53,11 @@ class Popularity:
         self._heat = heat.astype(np.float64)
         self._lock = threading.Lock()
         self._all = _Head(self._heat, None)
-        self._heads: WeakKeyDictionary[Subset, _Head] = WeakKeyDictionary()
+        self._heads: WeakKeyDictionary[Subset, tuple[_Head, int]] = WeakKeyDictionary()
+        """Of filters: their heads, and how many changes those have taken over. A change costs them nothing."""
+        self._changes: deque[Array] = deque()  # the last ones, each some rows
+        self._count = 0  # of changes ever
+        self._remembered = 0  # rows
 
     def put(self, rows: Array, heat: Array) -> None:
         """Set the heat of distinct rows, known or new."""
@@ -63,17 +72,15 @@ class Popularity:
                 return
             if not self._all.update(rows, self._heat):
                 self._all = _Head(self._heat, None)
-            for only, head in list(self._heads.items()):
-                if not head.update(rows[only.holds(rows)], self._heat):
-                    self._heads[only] = _Head(self._heat, only)
+            self._changes.append(rows)
+            self._count, self._remembered = self._count + 1, self._remembered + len(rows)
+            while self._remembered > _KEPT:
+                self._remembered -= len(self._changes.popleft())
 
     def top(self, n: int, exclude: Array | None = None, only: Subset | None = None) -> Hits:
         """The n hottest rows, and scores: the hottest one's is 1, and 0 is of what was never clicked."""
         with self._lock:
-            head = self._all if only is None else self._heads.get(only)
-            if only is not None and head is None:
-                head = self._heads[only] = _Head(self._heat, only)
-            assert head is not None
+            head = self._all if only is None else self._of(only)
             rows, heat, whole = head.rows, head.heat, head.floor == -np.inf
         if exclude is not None and len(exclude):
             kept = ~np.isin(rows, exclude)
@@ -86,6 +93,18 @@ class Popularity:
     def ratio(self, rows: Array, to: Array) -> Array:
         """[N] how hot rows are beside one row [1]."""
         return _scores(self._heat[rows], self._heat[to])
+
+    def _of(self, only: Subset) -> _Head:
+        """A filter's head, as of now."""
+        head, seen = self._heads.get(only, (None, 0))
+        if head is not None and (missed := self._count - seen):
+            changes = list(self._changes)[-missed:]
+            rows = np.unique(np.concatenate(changes)) if len(changes) == missed else None
+            if rows is None or not head.update(rows[only.holds(rows)], self._heat):
+                head = None
+        head = head or _Head(self._heat, only)
+        self._heads[only] = head, self._count
+        return head
 
     def _beyond(self, n: int, exclude: Array, only: Subset | None) -> Hits:
         heat = self._heat.copy()
