@@ -44,13 +44,12 @@ class Split:
     def digest(self) -> str:
         """A hash of all that a model is trained on and asked."""
         data, test = self.data, self.test
-        digest = hashlib.sha256(
-            repr((list(data.queries.ids), list(data.items.ids), test.excludes_seen, test.cut_ms)).encode()
-        )
+        ids = list(data.queries.ids), list(data.items.ids)
+        digest = hashlib.sha256(repr((*ids, test.excludes_seen, test.cut_ms)).encode())
         for clicks in (data.clicks, test.clicks):
             digest.update(b"".join(np.asarray(part).tobytes() for part in (clicks.queries, clicks.items, clicks.times)))
             digest.update(b"" if clicks.weights is None else clicks.weights.tobytes())
-        for part in (data.negatives, test.scored, *test.queries.columns.values(), *test.items.columns.values()):
+        for part in (data.negatives, test.scored, *test.queries.arrays().values(), *test.items.arrays().values()):
             digest.update(b"" if part is None else part.tobytes())
         return digest.hexdigest()
 

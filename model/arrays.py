@@ -3,6 +3,7 @@
 import ctypes
 import json
 import math
+import sys
 import weakref
 from mmap import ALLOCATIONGRANULARITY, MAP_ANONYMOUS, MAP_PRIVATE, PROT_READ, PROT_WRITE, mmap
 from pathlib import Path
@@ -39,10 +40,14 @@ def writable(array: Array, room: int = 0) -> Array:
     no memory, and processes of one machine share it.
 
     Args:
-        room: So many rows more, of any values, behind those of a mapped file: a table that grows must not be copied.
+        room: So many rows more, of any values, behind those of a mapped file, if there are addresses for them: a
+            table that grows must not be copied.
     """
     if isinstance(array, np.memmap) and isinstance(array.base, mmap):  # not for a part of one
-        return _mapped(array, room)
+        try:
+            return _mapped(array, room)
+        except OSError:  # where addresses are counted as memory there may be none for the room
+            return _mapped(array, 0)
     return np.array(array, order="C")
 
 
@@ -54,8 +59,12 @@ def _mapped(array: np.memmap, room: int) -> Array:
     size = max(filled, skipped + math.prod(shape) * array.itemsize)
     private = MAP_PRIVATE | _NORESERVE
     address = _map(None, size, PROT_READ | PROT_WRITE, private | MAP_ANONYMOUS, -1, 0)
-    with Path(str(array.filename)).open("rb") as file:
-        _map(address, filled, PROT_READ | PROT_WRITE, private | _FIXED, file.fileno(), start)
+    try:
+        with Path(str(array.filename)).open("rb") as file:
+            _map(address, filled, PROT_READ | PROT_WRITE, private | _FIXED, file.fileno(), start)
+    except BaseException:
+        _LIBC.munmap(address, size)
+        raise
     memory = (ctypes.c_char * size).from_address(address)
     # Not at the exit of the process, where threads may still read.
     weakref.finalize(memory, _LIBC.munmap, address, size).atexit = False
@@ -73,4 +82,5 @@ _LIBC = ctypes.CDLL(None, use_errno=True)
 _LIBC.mmap.restype = ctypes.c_void_p
 _LIBC.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _LIBC.munmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t]
-_FIXED, _NORESERVE = 0x10, 0x4000  # Linux's, which Python's mmap has no names for
+# Python's mmap has no names for these. The second is a hint, and of Linux alone.
+_FIXED, _NORESERVE = 0x10, 0x4000 if sys.platform == "linux" else 0

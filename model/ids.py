@@ -54,7 +54,12 @@ class Ids(Sequence[str]):
         return isinstance(other, Ids | list) and len(self) == len(other) and all(map(str.__eq__, self, other))
 
     def __arrow_array__(self, type: "pa.DataType | None" = None) -> "pa.Array | pa.ChunkedArray":
-        return self.take(np.arange(len(self))).cast(type or pa.string())
+        kind = type or pa.string()
+        if self._first.names.type == kind:
+            return self.take(np.arange(len(self)))
+        # Ids of more than 2 GiB do not fit one array of strings.
+        parts = [self.take(np.arange(at, min(at + _AT_ONCE, len(self)))) for at in range(0, len(self), _AT_ONCE)]
+        return pa.chunked_array([part.cast(kind) for part in parts], kind)
 
     def take(self, rows: Array) -> "pa.StringArray | pa.LargeStringArray":
         """The ids [N] of some rows."""

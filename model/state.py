@@ -68,7 +68,11 @@ class EntityState:
     @property
     def nbytes(self) -> int:
         """Bytes of the columns; ids come on top."""
-        return sum(getattr(self, name).nbytes for name in self.columns)
+        return sum(array.nbytes for array in self.arrays().values())
+
+    def arrays(self) -> dict[str, Array]:
+        """The columns without the room behind them, which holds anything."""
+        return {name: column[: len(self)] for name, column in self.columns.items()}
 
     def rows(self, ids: Iterable[str]) -> Array:
         """[N] rows of some ids; −1 for those that are not known."""
@@ -134,8 +138,7 @@ class EntityState:
 
     def save(self, folder: Path, side: str) -> None:
         """Write ``<side>.safetensors`` and ``<side>_ids.parquet``."""
-        size = len(self)
-        save_file({n: np.ascontiguousarray(c[:size]) for n, c in self.columns.items()}, folder / f"{side}.safetensors")
+        save_file({n: np.ascontiguousarray(c) for n, c in self.arrays().items()}, folder / f"{side}.safetensors")
         pq.write_table(pa.table({"id": self.ids}), folder / f"{side}_ids.parquet")
 
     @classmethod

@@ -100,7 +100,7 @@ class ItemRecords(TopicReader):
         described = {
             id_: (said.features, self._title_of(said.features))
             for id_, said in records.items()
-            if said.features is not None
+            if said.features is not None and not said.deleted
         }
         if described:
             corpus.describe(described)

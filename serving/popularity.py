@@ -1,5 +1,6 @@
 """What is clicked most lately, ready to be answered: for all items and for those that a filter leaves."""
 
+import itertools
 import threading
 from collections import deque
 from weakref import WeakKeyDictionary
@@ -13,7 +14,7 @@ from serving.index.subset import Subset
 Array = np.ndarray
 COLD = -1e6  # heat of what may be shown and was never clicked: below all that was
 _HEAD = 2_000  # rows that are kept in order
-_KEPT = 65_536  # rows that have changed and are remembered: a filter that was not asked for longer begins anew
+_KEPT, _WRITES = 65_536, 4_096  # rows that have changed, and in how many writes: a filter begins anew after more
 
 
 class _Head:
@@ -74,7 +75,7 @@ class Popularity:
                 self._all = _Head(self._heat, None)
             self._changes.append(rows)
             self._count, self._remembered = self._count + 1, self._remembered + len(rows)
-            while self._remembered > _KEPT:
+            while self._remembered > _KEPT or len(self._changes) > _WRITES:
                 self._remembered -= len(self._changes.popleft())
 
     def top(self, n: int, exclude: Array | None = None, only: Subset | None = None) -> Hits:
@@ -98,7 +99,7 @@ class Popularity:
         """A filter's head, as of now."""
         head, seen = self._heads.get(only, (None, 0))
         if head is not None and (missed := self._count - seen):
-            changes = list(self._changes)[-missed:]
+            changes = list(itertools.islice(reversed(self._changes), missed))
             rows = np.unique(np.concatenate(changes)) if len(changes) == missed else None
             if rows is None or not head.update(rows[only.holds(rows)], self._heat):
                 head = None

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import FencedInstanceIdError, KafkaError
+from kafka.errors import FencedInstanceIdError, KafkaError, OffsetOutOfRangeError
 
 from model.settings.updater import UpdaterConfig
 from model.tracing import linked
@@ -226,12 +226,21 @@ class Worker:
 
     def _follow(self) -> None:
         """Of a warm spare: take over what others have written of their partitions, so that little is left to read when
-        they become ours."""
-        ours = {p.partition for p in (*self.next, *(p for restore in self._restores for p in restore.partitions))}
+        they become ours. What cannot be followed is left to the restore, which says what is wrong with it."""
+        if self._restores:  # ours come first
+            return
+        ours = {partition.partition for partition in self.next}
         logs = [log for log in sorted(self._logs) if log.partition not in ours]
-        if logs:
+        if not logs:
+            return
+        try:
             for change in self.port.follow(logs, self._starts(logs), self.stage.bundle.version, _RESTORE_S):
                 self._take(change)
+        except (OffsetOutOfRangeError, UnknownFormat) as error:
+            log.warning("not_followed worker=%s error=%r", self.name, error)
+            self._logs -= set(logs)
+            for left in logs:
+                self._read.pop(left.partition, None)
 
     def _starts(self, logs: list[TopicPartition]) -> dict[TopicPartition, int]:
         """Where to read some partitions of the changelog: behind what is in the state, else where the bundle begins."""

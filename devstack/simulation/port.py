@@ -11,7 +11,7 @@ from random import Random
 from typing import Any
 
 from kafka import TopicPartition
-from kafka.errors import KafkaConnectionError, KafkaError, UnknownMemberIdError
+from kafka.errors import KafkaConnectionError, KafkaError, OffsetOutOfRangeError, UnknownMemberIdError
 
 from devstack.simulation.broker import Cluster, Group, Record
 from streaming.kafka.changelog import DRIFT, NEXT, Change
@@ -236,6 +236,8 @@ class SimulatedPort:
 
     def follow(self, partitions: list[TopicPartition], starts: Offsets, bundle: str, seconds: float) -> list[Change]:
         self._trouble()
+        if self.random.random() < 0.02:
+            raise OffsetOutOfRangeError  # retention has deleted what comes next
         return [
             change(record)
             for p in partitions

@@ -3,7 +3,9 @@ the command line."""
 
 import difflib
 import os
+import re
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
@@ -17,7 +19,7 @@ from pydantic_settings import (
     SettingsConfigDict,
     TomlConfigSettingsSource,
 )
-from pydantic_settings.exceptions import SettingsError as NoSecrets
+from pydantic_settings.exceptions import SettingsError as SourceError
 
 from feature_repo.card import CardError, DatasetCard, load_card
 from feature_repo.home_url import as_url, is_url, on_this_machine, own_folder
@@ -115,7 +117,7 @@ class Settings(BaseSettings):
     @field_validator("redis")
     @classmethod
     def _an_address(cls, given: str | None) -> str | None:
-        if given and "://" in given:
+        if given and "://" in given.split(",")[0]:
             raise PydanticCustomError("redis", "is written without a scheme: host:port[,password=…]")
         return given or None
 
@@ -200,9 +202,13 @@ def load_settings(**given: Any) -> Settings:
         where = ".".join(str(part) for part in first["loc"]) or "home"
         told = _no_such(first["loc"]) if first["type"] == "extra_forbidden" else first["msg"]
         raise SettingsError(f"the setting {where}: {told}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise SettingsError(f"dat.toml is not TOML in UTF-8: {error}") from None
-    except NoSecrets as error:
+    except UnicodeDecodeError as error:
+        raise SettingsError(f"dat.toml, or a file in {SECRETS_DIR}, is not UTF-8: {error}") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError(f"dat.toml is not TOML: {error}") from None
+    except SourceError as error:
+        if isinstance(error.__cause__, ValueError):  # of JSON
+            raise SettingsError(f'{error}: of several values it is JSON, such as ["one", "two"]') from None
         raise SettingsError(f"{SECRETS_DIR}: {error}") from None
 
 
@@ -222,24 +228,31 @@ def _check_environment() -> None:
     ours, Kubernetes' of services are none: refused are those that are meant to be.
 
     Raises:
-        SettingsError: a name that is nearly one of a setting.
+        SettingsError: a name with ``__`` whose first part is none of the settings, one with ``_`` in the place of
+            ``__``, one that has a setting's letters in another order, or one like that of the folder of secrets.
     """
-    parts = {name: field.annotation for name, field in Settings.model_fields.items()}
-    ours = {f"DAT_{name}".upper() for name in parts}
-    deeper = {
-        f"DAT_{part}__{name}".upper()
-        for part, kind in parts.items()
-        if isinstance(kind, type) and issubclass(kind, BaseModel)
-        for name in kind.model_fields
-    }
-    by_one = {name.replace("__", "_"): name for name in deeper}
+    ours = {f"DAT_{name}".upper() for name in Settings.model_fields}
+    by_one = {name.replace("__", "_"): name for name in _names(Settings, "DAT_")}
+    by_letters = {"".join(sorted(name)): name for name in ours}
     for given in sorted(os.environ):
         name = given.upper()
-        first = name.partition("__")[0]
-        theirs = not name.startswith("DAT_") or os.environ[given].startswith(("tcp://", "udp://"))
-        if theirs or first in ours or name == SECRETS_DIR:
+        first, _, rest = name.partition("__")
+        if not name.startswith("DAT_") or name == SECRETS_DIR or first in ours or _OF_A_SERVICE.search(name):
             continue
-        like = difflib.get_close_matches(first, ours, 1, 0.87)
-        meant = by_one.get(name) or (like[0] + name.removeprefix(first) if like else None)
-        if meant or "__" in name:
+        secrets = SECRETS_DIR if name.startswith("DAT_SECRET") else None
+        like = by_letters.get("".join(sorted(first)))
+        meant = secrets or by_one.get(name) or (like and name.replace(first, like, 1))
+        if meant or rest:
             raise SettingsError(f"{given} in the environment names no setting" + (f": {meant} does" if meant else ""))
+
+
+_OF_A_SERVICE = re.compile(r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_\w+)?)?)$")
+"""What Kubernetes sets in each pod, of each service of its namespace."""
+
+
+def _names(part: type[BaseModel], before: str) -> Iterator[str]:
+    """The names of all settings in the environment."""
+    for name, field in part.model_fields.items():
+        yield f"{before}{name}".upper()
+        if isinstance(kind := field.annotation, type) and issubclass(kind, BaseModel):
+            yield from _names(kind, f"{before}{name}__")

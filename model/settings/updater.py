@@ -13,6 +13,8 @@ from model.partitioner import Partitioner
 from model.settings.part import SettingsPart
 from model.topics import Topics
 
+_BROKER = r"(\[[^\s/\]]+\]|[^\s/:\[\]]+)(:[0-9]{1,5})?"
+
 
 def _token_provider(hook: str) -> Any:
     """kafka-python's token provider that calls a function of the user's.
@@ -75,9 +77,10 @@ class KafkaConnection(SettingsPart):
     @field_validator("bootstrap")
     @classmethod
     def _brokers(cls, given: str) -> str:
-        brokers = [broker.strip() for broker in given.split(",")]
-        if not all(re.fullmatch(r"(\[[^\s/\]]+\]|[^\s/:\[\]]+)(:[0-9]{1,5})?", broker) for broker in brokers):
-            raise PydanticCustomError("brokers", "is a list of brokers, host:port[,host:port], without a scheme")
+        brokers = [broker.strip() for broker in given.split(",") if broker.strip()]
+        if not brokers or not all(re.fullmatch(_BROKER, broker) for broker in brokers):
+            told = "is a list of brokers, host:port[,host:port], without a scheme; an IPv6 address stands in brackets"
+            raise PydanticCustomError("brokers", told)
         return ",".join(brokers)
 
     @property

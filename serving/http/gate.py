@@ -274,7 +274,7 @@ def _check_encoding(headers: dict[bytes, bytes]) -> None:
     Refused: the body is compressed, and so is not bounded by its size.
     """
     encoding = headers.get(b"content-encoding", b"identity").decode("latin-1")
-    if encoding.strip().lower() != "identity":
+    if encoding.strip().lower() not in ("", "identity"):
         told = f"body: the Content-Encoding {encoding[:100]!r} is not read; send it without."
         raise Refused(422, "not-valid", told)
 

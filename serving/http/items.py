@@ -1,7 +1,7 @@
 """The routes of items: what is known of them, and what operators say of them."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,11 +24,13 @@ def item_routes(service: Service) -> APIRouter:
     router = APIRouter(prefix="/v1", tags=["items"])
     records, catalogue = service.items, service.catalogue
 
-    async def say(items: dict[str, ItemRecord]) -> None:
-        """Write what is said; it holds in this process when this returns, and in all others within a moment."""
-        described = {
-            id_: said.features for id_, said in items.items() if said.features is not None and not said.deleted
-        }
+    async def say(items: dict[str, ItemRecord], anew: Collection[str] = ()) -> None:
+        """Write what is said; it holds in this process when this returns, and in all others within a moment.
+
+        Args:
+            anew: Whose features are said now. Only those go to the online store, where others may be newer.
+        """
+        described = {id_: features for id_ in anew if (features := items[id_].features) is not None}
         if described:
             await service.store.write_items(described)
         try:
@@ -48,10 +50,10 @@ def item_routes(service: Service) -> APIRouter:
             raise NotWritten("the service has not read yet what was said of items before; send it again in a moment")
         return records.get(item_id)
 
-    def record(item_id: str, body: schemas.ItemPut, where: str = "body") -> ItemRecord:
+    def record(old: ItemRecord | None, item_id: str, body: schemas.ItemPut, where: str = "body") -> ItemRecord:
         given = body.model_dump(exclude={"features", "item_id"})
         if body.features is None:  # the store has lost what the catalogue says to what was said
-            return ItemRecord(features=before(item_id).features, **given)
+            return ItemRecord(features=(old or before(item_id)).features, **given)
         return ItemRecord(features=checked(body.features, service.store.names.types, where), **given)
 
     async def show(item_id: str) -> schemas.ItemOut:
@@ -85,7 +87,7 @@ def item_routes(service: Service) -> APIRouter:
     @router.put("/items/{item_id:text}", response_model=schemas.ItemOut)
     async def put_item(item_id: PathId, body: schemas.ItemPut) -> schemas.ItemOut:
         """Say all of an item. Features that are left out stay; all else that is left out is as never said."""
-        await say({item_id: record(item_id, body)})
+        await say({item_id: record(None, item_id, body)}, [] if body.features is None else [item_id])
         return await show(item_id)
 
     @router.patch("/items/{item_id:text}", response_model=schemas.ItemOut)
@@ -98,7 +100,7 @@ def item_routes(service: Service) -> APIRouter:
             known = old.features if old.features is not None else await catalogue.item(item_id)
             merged: dict[str, Any] = {name: value for name, value in known.items() if name != "known"} | body.features
             given["features"] = checked(merged, service.store.names.types)
-        await say({item_id: old.model_copy(update=given)})
+        await say({item_id: old.model_copy(update=given)}, [item_id] if "features" in given else [])
         return await show(item_id)
 
     @router.delete("/items/{item_id:text}", response_model=schemas.Accepted)
@@ -110,8 +112,10 @@ def item_routes(service: Service) -> APIRouter:
     @router.post("/items", response_model=schemas.Accepted)
     async def put_items(body: schemas.ItemsIn) -> schemas.Accepted:
         """PUT of up to 1,000 items. Of one that is repeated the last counts."""
-        said = {item.item_id: record(item.item_id, item, f"body.items.{k}") for k, item in enumerate(body.items)}
-        await say(said)
+        said: dict[str, ItemRecord] = {}
+        for k, item in enumerate(body.items):
+            said[item.item_id] = record(said.get(item.item_id), item.item_id, item, f"body.items.{k}")
+        await say(said, {item.item_id for item in body.items if item.features is not None})
         return schemas.Accepted(status="written")
 
     @router.get("/categories")

@@ -7,6 +7,7 @@ Centroids are learned in two levels: some coarse clusters, then each one's own. 
 takes a minute, and finding a vector's list takes a tenth of the time.
 """
 
+import itertools
 from collections import deque
 from typing import Any
 
@@ -17,7 +18,7 @@ Array = np.ndarray
 _FAISS: Any = faiss  # its type stubs lack some classes, and some methods of others
 _COARSE_PROBES = 4  # coarse clusters in which the nearest centroid is looked for: finds it in 99.8 % of the cases
 _ROUNDS = 8  # of k-means
-_KEPT = 65_536  # moves that are remembered; to count anew is cheaper than to look at more
+_KEPT, _WRITES = 65_536, 4_096  # moves that are remembered, and in how many writes: to count anew is cheaper than more
 Moves = tuple[Array, Array, Array]  # rows, the lists that they were in, and those that they are in now
 
 
@@ -96,7 +97,8 @@ class InvertedLists:
         if moved < (self._moves[0][0] if self._moves else self.moved):
             return None
         nothing = (np.empty(0, np.int64),) * 3
-        late = [nothing, *(moves for at, moves in self._moves if at >= moved)]
+        late = [moves for _, moves in itertools.takewhile(lambda one: one[0] >= moved, reversed(self._moves))]
+        late = [nothing, *late[::-1]]
         rows, before, after = (np.concatenate(parts) for parts in zip(*late, strict=True))
         return rows, before, after
 
@@ -125,7 +127,7 @@ class InvertedLists:
         self._moves.append((self.moved, (rows, self.list_of[rows], lists)))
         self.list_of[rows] = lists
         self.moved += len(rows)
-        while self._moves and self.moved - self._moves[0][0] > _KEPT:
+        while self._moves and (self.moved - self._moves[0][0] > _KEPT or len(self._moves) > _WRITES):
             self._moves.popleft()
 
 

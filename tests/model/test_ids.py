@@ -93,3 +93,14 @@ def test_what_is_mapped_with_room_is_given_back(tmp_path):
     assert mapped() == before + 1 and part.tolist() == [[1.0] * 4]
     del part
     assert mapped() == before
+
+
+def test_ids_of_more_bytes_than_one_array_of_strings_holds_are_written_in_parts(monkeypatch):
+    monkeypatch.setattr(model.ids, "_SHORT", 10)
+    monkeypatch.setattr(model.ids, "_AT_ONCE", 3)
+    names = [f"id{n}" for n in range(8)]
+    ids = Ids(names)
+    ids.forget(["id1"])
+    written = pa.table({"id": ids})["id"]
+    assert (written.type, written.num_chunks) == (pa.string(), 3)
+    assert written.to_pylist() == ["id0", ids[1], *names[2:]]

@@ -271,8 +271,9 @@ def test_a_compressed_body_and_a_wrong_answer_id_are_refused_by_name(running: Ru
     packed = gzip.compress(json.dumps(CLICK).encode())
     headers = {"Content-Type": "application/json", "Content-Encoding": "gzip"}
     assert "Content-Encoding" in refused(running.client.post("/v1/clicks", content=packed, headers=headers))
-    same = headers | {"Content-Encoding": "Identity"}
-    assert running.client.post("/v1/clicks", content=json.dumps(CLICK), headers=same).status_code == 202
+    for none in ("Identity", ""):
+        same = headers | {"Content-Encoding": none}
+        assert running.client.post("/v1/clicks", content=json.dumps(CLICK), headers=same).status_code == 202
     assert refused(running.client.post("/v1/clicks", json={**CLICK, "answer_id": "x"})).startswith("body.answer_id: ")
 
 

@@ -59,7 +59,7 @@ def test_a_put_without_features_leaves_those_that_were_said_in_every_process(run
     later = Service(running.bundle, running.store, running.kafka, tmp_path, PATIENT)
     with serve_http(later, running.store, running.bundle, running.kafka) as other:
         other.wait(lambda: other.service.items.caught_up)
-        assert recommended(other, category="renamed") == recommended(running, category="renamed") == ["i9"]
+        assert recommended(other, category="again") == recommended(running, category="again") == ["i9"]
 
 
 def test_an_item_whose_catalogue_has_no_title_has_none(running: Running):
