@@ -38,7 +38,7 @@ def test_a_worker_takes_over_repeats_and_forgotten_queries_and_a_warm_one_has_re
             for id_ in GONE:
                 expected[id_] = 0
             eventually(lambda: counted() == expected, "some are forgotten")
-            time.sleep(2)
+            time.sleep(4)  # for a to read what b has written
             caplog.clear()
         # b is gone: after the session timeout its partitions come to a.
         produce(kafka, [*clicks[100:], *later])  # the first ones come again
