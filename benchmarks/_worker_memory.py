@@ -58,9 +58,7 @@ def _measured(folder: Path, queries: int) -> dict[str, float]:
 
     def start(bundle: str) -> QueryStage:
         no_store: Any = SimpleNamespace(config=None)  # the made-up towers read no profile
-        stage = QueryStage(Bundle.load(folder / bundle), no_store, UpdaterConfig(), WORKERS, {})
-        stage.state.rows(["q0"])
-        return stage
+        return QueryStage(Bundle.load(folder / bundle), no_store, UpdaterConfig(), WORKERS, {})
 
     _empty = start("empty")  # what any worker has is not to be measured
     before, started = _private(), time.perf_counter()

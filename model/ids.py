@@ -116,7 +116,9 @@ class Ids(Sequence[str]):
         return found
 
     def copy(self) -> "Ids":
-        """An independent one."""
+        """An independent one. Whoever has it looks ids up, so the index, which copies share, is made now: no request
+        and no batch waits for it."""
+        self._first.make_index()
         copied = Ids.__new__(Ids)
         copied._first, copied._later, copied._row = self._first, list(self._later), dict(self._row)
         copied._forgotten = None if self._forgotten is None else self._forgotten.copy()
@@ -144,7 +146,7 @@ class _Column:
         if len(ids) <= _FEW:
             return np.fromiter(map(self._row, ids), np.int64, len(ids))
         rows, asked = np.full(len(ids), -1, np.int64), np.fromiter(ids, object, len(ids))
-        hashes, order = self._index or self._sorted()
+        hashes, order = self.make_index()
         wanted = _hashes(ids)
         left = np.argsort(wanted)  # in their order, since neighbours are in the same part of the memory
         at = np.searchsorted(hashes, wanted[left])
@@ -161,7 +163,7 @@ class _Column:
             left, at = left[~same], at[~same] + 1
 
     def _row(self, id_: str) -> int:
-        hashes, order = self._index or self._sorted()
+        hashes, order = self.make_index()
         wanted = _hashes([id_])[0]
         at = int(hashes.searchsorted(wanted))
         while at < len(hashes) and hashes[at] == wanted:
@@ -170,8 +172,10 @@ class _Column:
             at += 1
         return -1
 
-    def _sorted(self) -> tuple[Array, Array]:
-        """The hashes in order [n], and the row of each."""
+    def make_index(self) -> tuple[Array, Array]:
+        """The hashes in order [n], and the row of each; made once."""
+        if self._index is not None:
+            return self._index
         parts = (self.names[at : at + _AT_ONCE].to_pylist() for at in range(0, len(self), _AT_ONCE))
         hashes = np.concatenate([np.empty(0, np.uint32), *map(_hashes, parts)])
         order = np.argsort(hashes, kind="stable").astype(np.int32)

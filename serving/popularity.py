@@ -1,12 +1,11 @@
 """What is clicked most lately, ready to be answered: for all items and for those that a filter leaves."""
 
-import itertools
 import threading
-from collections import deque
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from serving.index.latest_writes import LatestWrites
 from serving.index.lists import best
 from serving.index.search import Hits, best_rows
 from serving.index.subset import Subset
@@ -14,7 +13,6 @@ from serving.index.subset import Subset
 Array = np.ndarray
 COLD = -1e6  # heat of what may be shown and was never clicked: below all that was
 _HEAD = 2_000  # rows that are kept in order
-_KEPT, _WRITES = 65_536, 4_096  # rows that have changed, and in how many writes: a filter begins anew after more
 
 
 class _Head:
@@ -55,10 +53,8 @@ class Popularity:
         self._lock = threading.Lock()
         self._all = _Head(self._heat, None)
         self._heads: WeakKeyDictionary[Subset, tuple[_Head, int]] = WeakKeyDictionary()
-        """Of filters: their heads, and how many changes those have taken over. A change costs them nothing."""
-        self._changes: deque[Array] = deque()  # the last ones, each some rows
-        self._count = 0  # of changes ever
-        self._remembered = 0  # rows
+        """Of filters: their heads, and up to where those have taken over the changes."""
+        self._changes: LatestWrites[Array] = LatestWrites()
 
     def put(self, rows: Array, heat: Array) -> None:
         """Set the heat of distinct rows, known or new."""
@@ -73,10 +69,7 @@ class Popularity:
                 return
             if not self._all.update(rows, self._heat):
                 self._all = _Head(self._heat, None)
-            self._changes.append(rows)
-            self._count, self._remembered = self._count + 1, self._remembered + len(rows)
-            while self._remembered > _KEPT or len(self._changes) > _WRITES:
-                self._remembered -= len(self._changes.popleft())
+            self._changes.add(len(rows), rows)
 
     def top(self, n: int, exclude: Array | None = None, only: Subset | None = None) -> Hits:
         """The n hottest rows, and scores: the hottest one's is 1, and 0 is of what was never clicked."""
@@ -98,13 +91,13 @@ class Popularity:
     def _of(self, only: Subset) -> _Head:
         """A filter's head, as of now."""
         head, seen = self._heads.get(only, (None, 0))
-        if head is not None and (missed := self._count - seen):
-            changes = list(itertools.islice(reversed(self._changes), missed))
-            rows = np.unique(np.concatenate(changes)) if len(changes) == missed else None
+        if head is not None and seen < self._changes.rows:
+            changes = self._changes.since(seen)
+            rows = None if changes is None else np.unique(np.concatenate(changes))
             if rows is None or not head.update(rows[only.holds(rows)], self._heat):
                 head = None
         head = head or _Head(self._heat, only)
-        self._heads[only] = head, self._count
+        self._heads[only] = head, self._changes.rows
         return head
 
     def _beyond(self, n: int, exclude: Array, only: Subset | None) -> Hits:

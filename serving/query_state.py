@@ -46,7 +46,6 @@ class QueryTable:
     def __init__(self, bundle: Bundle):
         self.bundle = bundle
         self.ids = bundle.queries.ids.copy()
-        self.ids.rows([])  # makes the index now: the first request must not wait for it
         spec = bundle.manifest.query
         self._fields = [f.name for f in spec.categories] + [f.name for f in spec.numbers] + list(spec.times)
         self._encoded: dict[tuple, tuple[Array, Array, Array]] = {}  # by value, so it cannot go stale

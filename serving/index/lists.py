@@ -7,18 +7,17 @@ Centroids are learned in two levels: some coarse clusters, then each one's own. 
 takes a minute, and finding a vector's list takes a tenth of the time.
 """
 
-import itertools
-from collections import deque
 from typing import Any
 
 import faiss
 import numpy as np
 
+from serving.index.latest_writes import LatestWrites
+
 Array = np.ndarray
 _FAISS: Any = faiss  # its type stubs lack some classes, and some methods of others
 _COARSE_PROBES = 4  # coarse clusters in which the nearest centroid is looked for: finds it in 99.8 % of the cases
 _ROUNDS = 8  # of k-means
-_KEPT, _WRITES = 65_536, 4_096  # moves that are remembered, and in how many writes: to count anew is cheaper than more
 Moves = tuple[Array, Array, Array]  # rows, the lists that they were in, and those that they are in now
 
 
@@ -57,8 +56,8 @@ class InvertedLists:
         self._nearest.add(self.centroids)
         self._nearest.nprobe = min(groups, _COARSE_PROBES)
         self.list_of = np.full(0, -1, np.int32)  # row → its list; −1: in none
-        self.moved = 0  # how often a row has come into a list or gone out of one
-        self._moves: deque[tuple[int, Moves]] = deque()  # the latest, each with ``moved`` before it
+        self.moves: LatestWrites[Moves] = LatestWrites()
+        """Of rows that came into a list or went out of one."""
 
     def __len__(self) -> int:
         """How many lists there are."""
@@ -92,16 +91,6 @@ class InvertedLists:
             self.faiss.remove_ids(faiss.IDSelectorArray(rows))  # the hashtable direct map takes this selector alone
             self._move(rows, np.full(len(rows), -1))
 
-    def moves_since(self, moved: int) -> Moves | None:
-        """What has moved since :attr:`moved` was this number; None if that is no longer known."""
-        if moved < (self._moves[0][0] if self._moves else self.moved):
-            return None
-        nothing = (np.empty(0, np.int64),) * 3
-        late = [moves for _, moves in itertools.takewhile(lambda one: one[0] >= moved, reversed(self._moves))]
-        late = [nothing, *late[::-1]]
-        rows, before, after = (np.concatenate(parts) for parts in zip(*late, strict=True))
-        return rows, before, after
-
     def rank(self, queries: Array) -> Array:
         """Inner products [Q, lists] of queries [Q, d] with the centroids: the best lists are visited first."""
         return queries @ self.centroids.T
@@ -124,11 +113,8 @@ class InvertedLists:
         return rows[found], scores[found]
 
     def _move(self, rows: Array, lists: Array) -> None:
-        self._moves.append((self.moved, (rows, self.list_of[rows], lists)))
+        self.moves.add(len(rows), (rows, self.list_of[rows], lists))
         self.list_of[rows] = lists
-        self.moved += len(rows)
-        while self._moves and (self.moved - self._moves[0][0] > _KEPT or len(self._moves) > _WRITES):
-            self._moves.popleft()
 
 
 def best(scores: Array, count: int) -> Array:

@@ -41,18 +41,19 @@ class Subset:
 
     def by_list(self, lists: InvertedLists) -> Array:
         """[lists] how many of its rows each list holds. Nobody may write to the lists meanwhile."""
-        if self._counts is not None and self._counts[0]() is lists:
-            _, moved, counts = self._counts
-            moves = lists.moves_since(moved) if lists.moved - moved <= self.size else None
-        else:
-            moves = None
-        if moves is None:  # of the first search, or more has moved than there is to count
+        seen, moves = lists.moves.rows, None
+        if self._counts is not None and self._counts[0]() is lists and seen - self._counts[1] <= self.size:
+            moves = lists.moves.since(self._counts[1])
+        if self._counts is None or moves is None:  # the first search, or more has moved than there is to count
             rows = self.rows()
             counts = _tally(lists.list_of[rows[rows < len(lists.list_of)]], lists)
-        elif len(moves[0]):
-            mine = self.holds(moves[0])
-            counts = counts + _tally(moves[2][mine], lists) - _tally(moves[1][mine], lists)
-        self._counts = ref(lists), lists.moved, counts
+        else:
+            counts = self._counts[2]
+            if moves:
+                rows, before, after = (np.concatenate(parts) for parts in zip(*moves, strict=True))
+                mine = self.holds(rows)
+                counts = counts + _tally(after[mine], lists) - _tally(before[mine], lists)
+        self._counts = ref(lists), seen, counts
         return counts
 
 

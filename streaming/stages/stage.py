@@ -87,7 +87,6 @@ class QueryStage:
         self.source, self.changelog = config.topics.clicks, config.topics.query_vectors
         query, item = bundle.manifest.query, bundle.manifest.item
         self.state, self._profiles = bundle.queries.copy(), NewProfiles(Profiles(store, "query", query))
-        self.state.rows([])  # makes the index of the ids now: the first batch must not wait for it
         self.items = ItemReadings(bundle, Profiles(store, "item", item))
         self._partitions = RowPartitions(signal_partitions)
         self._pack = Packer(bundle.version, config.record_bytes)
@@ -229,7 +228,6 @@ class ItemStage:
         self.source, self.changelog = config.topics.item_signals, config.topics.item_vectors
         spec = bundle.manifest.item
         self.state, self._profiles = bundle.items.copy(), NewProfiles(Profiles(store, "item", spec))
-        self.state.rows([])
         self._partitions = RowPartitions(partitions)
         self._pack = Packer(bundle.version, config.record_bytes)
         self._newest = 0  # event time of the newest click

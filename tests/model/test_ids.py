@@ -104,3 +104,14 @@ def test_ids_of_more_bytes_than_one_array_of_strings_holds_are_written_in_parts(
     written = pa.table({"id": ids})["id"]
     assert (written.type, written.num_chunks) == (pa.string(), 3)
     assert written.to_pylist() == ["id0", ids[1], *names[2:]]
+
+
+def test_the_index_is_made_with_the_copy_and_no_later_look_up_makes_it(monkeypatch):
+    ids = Ids([f"id{n}" for n in range(50)])
+    copied, state = ids.copy(), EntityState([f"id{n}" for n in range(50)]).copy()
+    hashed = []
+    plain = model.ids._hashes
+    monkeypatch.setattr(model.ids, "_hashes", lambda some: hashed.append(len(some)) or plain(some))
+    assert copied.rows(["id7", "x"]).tolist() == state.rows(["id7", "x"]).tolist() == [7, -1]
+    assert copied.rows([f"id{n}" for n in range(9)]).tolist() == list(range(9))
+    assert sum(hashed) == 2 + 2 + 9, "only those that were asked for"

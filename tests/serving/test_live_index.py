@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from model.settings.serving import IndexConfig
-from serving.index import lists, live_index
+from serving.index import latest_writes, lists, live_index
 from serving.index.live_index import LiveIndex
 from serving.index.subset import Subset
 
@@ -289,7 +289,7 @@ def test_a_filter_finds_a_row_at_once_that_has_moved_to_lists_where_it_had_none(
 
 @pytest.mark.parametrize("kept", [10, 1_000], ids=["more has moved than is remembered", "all moves are remembered"])
 def test_a_subset_knows_how_many_of_its_rows_each_list_holds_whatever_has_moved(kept, monkeypatch):
-    monkeypatch.setattr(lists, "_KEPT", kept)
+    monkeypatch.setattr(latest_writes, "_ROWS", kept)
     rng = np.random.default_rng(11)
     found, subset = lists.InvertedLists(unit(rng, 200), 8), Subset(np.arange(0, 300, 2))
     for size in rng.integers(0, 30, 40).tolist():

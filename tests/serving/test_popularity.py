@@ -4,13 +4,14 @@ import numpy as np
 import pytest
 
 from serving import popularity
+from serving.index import latest_writes
 from serving.index.subset import Subset
 from serving.popularity import COLD, Popularity
 
 
 @pytest.mark.parametrize("kept", [5, 65_536], ids=["changes are soon forgotten", "changes are remembered"])
 def test_a_filter_asked_now_and_then_gets_what_all_rows_in_order_say(kept, monkeypatch):
-    monkeypatch.setattr(popularity, "_KEPT", kept)
+    monkeypatch.setattr(latest_writes, "_ROWS", kept)
     monkeypatch.setattr(popularity, "_HEAD", 20)
     rng = np.random.default_rng(0)
     heat = np.where(rng.random(300) < 0.3, COLD, rng.normal(size=300))
